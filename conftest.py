@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Holds for all tests: the checkout can be imported under the name it has once installed, and where PIFLEET_NO_SKIPS is set
+(`make test`, CI), a skipped or expectedly failing test is a failure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+_Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
+
+
+def _refused(report: _Report) -> _Report:
+    """Return *report*, turned into a failure where it is a skip that may not be."""
+    if os.environ.get("PIFLEET_NO_SKIPS") and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: skipped, and nothing may be skipped in this run: {report.longrepr}"
+        if hasattr(report, "wasxfail"):
+            del report.wasxfail
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _refused((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _refused((yield))

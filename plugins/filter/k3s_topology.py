@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filter façade of the topology core."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: k3s_topology
+short_description: Decide which server starts the cluster and which one the other nodes join
+version_added: "0.1.0"
+author: pifleet.ops contributors (@pifleet)
+description:
+  - Decides from the state of all servers of the inventory, those outside C(--limit) included.
+  - Fails rather than risk a second cluster.
+positional: servers, play_hosts, outside
+options:
+  _input:
+    description:
+      - The variable C(hostvars). Of each host of the run it uses C(pi_facts_result), what M(pifleet.ops.pi_facts) returned,
+        and the addresses that the inventory gives (C(k3s_node_ip), else C(ansible_host) where it is an IPv4 address).
+    type: dict
+    required: true
+  servers:
+    description: The hosts of C(control_plane), in inventory order.
+    type: list
+    elements: str
+    required: true
+  play_hosts:
+    description: The hosts of this run that answered.
+    type: list
+    elements: str
+    required: true
+  outside:
+    description: The results of M(pifleet.ops.pi_facts) in a loop over the servers outside this run.
+    type: list
+    elements: dict
+    default: []
+  force_init:
+    description: Start a cluster although it is not certain that there is none.
+    type: bool
+    default: false
+  restored:
+    description: The server that a snapshot is restored on. It starts the cluster, and everyone else joins it.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Decide the topology
+  ansible.builtin.set_fact:
+    topology: "{{ hostvars | pifleet.ops.k3s_topology(groups.control_plane, ansible_play_hosts, outside.results) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), and C(join): the URL to join by host name."
+    - C(version_conflicts) says, by host name, why a bootstrap must not go on with a host, because its k3s has another version.
+  type: dict
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.topology import Server, decide
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import Installed, version_conflicts
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """The address k3s uses for a host: as the inventory says, else of its default route. Never a name: k3s resolves no mDNS."""
+    given = str(variables.get("k3s_node_ip") or "")
+    connects_to = str(variables.get("ansible_host") or "")
+    return given or str(facts.get("address") or "") or (connects_to if _is_address(connects_to) else "")
+
+
+def k3s_topology(
+    hostvars: Mapping[str, Mapping[str, Any]],
+    servers: Sequence[str],
+    play_hosts: Sequence[str],
+    outside: Sequence[Mapping[str, Any]] = (),
+    force_init: bool = False,
+    restored: str = "",
+) -> dict[str, Any]:
+    """Return the topology of this run as a dictionary."""
+    facts: dict[str, Mapping[str, Any]] = {name: hostvars[name]["pi_facts_result"]["pi"] for name in play_hosts}
+    facts.update({result["item"]: result["pi"] for result in outside if "pi" in result})
+
+    def server(name: str) -> Server:
+        k3s = facts.get(name, {}).get("k3s") or {}
+        return Server(
+            name=name,
+            address=_address(hostvars[name], facts.get(name, {})),
+            in_play=name in play_hosts,
+            reachable=name in facts,
+            datastore=bool(k3s.get("datastore")),
+            active=(k3s.get("unit_state") or {}).get("active") in ("active", "activating", "reloading"),
+        )
+
+    joined = [name for name in play_hosts if name not in servers and (facts[name].get("k3s") or {}).get("agent_data")]
+    try:
+        topology = decide([server(name) for name in servers], joined, force_init=force_init, restored=restored)
+    except PifleetError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return {
+        "version_conflicts": version_conflicts(_installed(hostvars, facts, servers, play_hosts)),
+        "init": topology.init,
+        "peer": topology.peer,
+        "peer_address": topology.peer_address,
+        "exists": topology.exists,
+        "urls": list(topology.urls),
+        "join": {name: topology.url_for(name) for name in dict.fromkeys([*servers, *play_hosts])},
+    }
+
+
+def _installed(
+    hostvars: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Mapping[str, Any]], servers: Sequence[str], play_hosts: Sequence[str]
+) -> list[Installed]:
+    """What each host that answered has of k3s, and what the inventory wants of it."""
+    found = []
+    for name, pi in facts.items():
+        k3s = pi.get("k3s") or {}
+        active = (k3s.get("unit_state") or {}).get("active") in ("active", "activating", "reloading")
+        wanted = str(hostvars[name].get("k3s_version") or "")
+        in_use = bool(wanted) and bool(active or k3s.get("datastore") or k3s.get("agent_data"))
+        found.append(Installed(name, name in servers, name in play_hosts, str(k3s.get("version") or ""), in_use, wanted))
+    return found
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Any]:
+        return {"k3s_topology": k3s_topology}

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one way the cluster modules reach the Kubernetes API: kubectl, as a command, and what its failures mean."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed, Runner
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+
+#: Written by a k3s server when it starts: https://docs.k3s.io/cluster-access.
+SERVER_KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+
+
+class ApiError(PifleetError):
+    """The API refused what was asked."""
+
+
+class ApiUnreachableError(ApiError):
+    """No API answers (yet): nothing listens, it is still starting, or this host has no kubeconfig or kubectl for it. Waiting may help."""
+
+
+def default_command() -> list[str]:
+    """Return ``k3s kubectl`` where k3s is installed, else ``kubectl``: the first has the cluster's own version."""
+    for k3s in ("k3s", "/usr/local/bin/k3s"):
+        if shutil.which(k3s):
+            return [k3s, "kubectl"]
+    return ["kubectl"]
+
+
+class Kubectl:
+    """Runs kubectl against one kubeconfig. Never raises for an exit code; callers judge the result.
+
+    A context manager: what kubectl writes (its discovery cache, the files it compares) goes to a temporary folder that is gone
+    afterwards, so that looking at a cluster leaves nothing on the node.
+    """
+
+    def __init__(self, runner: Runner, kubeconfig: str, command: Sequence[str] | None = None) -> None:
+        self._runner = runner
+        self._command = list(command or default_command())
+        self._scratch = tempfile.TemporaryDirectory(prefix="pifleet-kubectl-")
+        self.kubeconfig = kubeconfig
+
+    def __enter__(self) -> Kubectl:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._scratch.cleanup()
+
+    def __call__(self, *arguments: str, stdin: str | None = None, timeout: float = 60.0, env: Mapping[str, str] | None = None) -> Completed:
+        """Run one kubectl call, at most *timeout* seconds."""
+        argv = [*self._command, f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self._scratch.name}/cache", *arguments]
+        # The flag decides; the variable keeps k3s's kubectl from looking at, and warning about, a file that was not asked for.
+        environment = {"KUBECONFIG": self.kubeconfig, "TMPDIR": self._scratch.name, **(env or {})}
+        return self._runner(argv, stdin=stdin, timeout=timeout, env=environment)
+
+
+#: What kubectl says when it reached no API, or one that is not up yet.
+#: kubernetes/kubectl pkg/cmd/util/helpers.go (StandardErrorMessage); client-go's transport errors; apiserver's readiness.
+_NO_ANSWER = re.compile(
+    r"Unable to connect to the server|connection to the server .* was refused|couldn't get current server API group list|connection refused"
+    r"|no route to host|i/o timeout|TLS handshake timeout|no such host|ServiceUnavailable|apiserver not ready"
+    r"|currently unable to handle the request|Client\.Timeout exceeded|context deadline exceeded|unexpected EOF|: EOF"
+    r"|connection reset by peer|etcdserver: |http2: client connection lost|timed out waiting|TLS handshake error"
+)
+
+
+def unasked(done: Completed, kubeconfig: str) -> ApiError | None:
+    """Return the one clear error where a kubectl call never came to be judged by the API; ApiUnreachableError where waiting may help.
+
+    None where the API did judge it: what it said is then about what was asked.
+    """
+    said = _said(done)
+    if "failed calling webhook" in said:
+        return None  # the API judged it; that it could not reach an admission webhook reads much like the errors below
+    if done.rc == 127:
+        return ApiUnreachableError(f"there is no kubectl here: {said}.", "Run this on a server (`k3s kubectl`), or give option `kubectl`.")
+    if "error loading config file" in said or ("no such file" in said and kubeconfig in said):
+        hint = f"On a server it is {SERVER_KUBECONFIG}, written when k3s first starts."
+        return ApiUnreachableError(f"kubeconfig {kubeconfig} cannot be used: {said}.", hint)
+    if re.search(r"\(Unauthorized\)|must be logged in|asked for the client to provide credentials", said):
+        return ApiError(f"the API refuses the credentials of {kubeconfig}: {said}.", "Fetch the kubeconfig again from a server.")
+    if "x509: " in said:
+        hint = "Fetch the kubeconfig again from a server; check the clocks of both machines."
+        return ApiError(f"the API's certificate does not fit {kubeconfig}: {said}.", hint)
+    if done.rc == 124 or _NO_ANSWER.search(done.stderr):
+        hint = "Is k3s running there (`systemctl status k3s`) and its port 6443 open?"
+        return ApiUnreachableError(f"no API answers at the server of {kubeconfig}: {said}.", hint)
+    return None
+
+
+def error_of(done: Completed, kubeconfig: str) -> ApiError:
+    """Return the one clear error for a kubectl call that failed, whatever the reason."""
+    return unasked(done, kubeconfig) or ApiError(f"kubectl failed with {kubeconfig}: {_said(done)}.")
+
+
+#: client-go's log lines (klog): the same again, with a source line in front.
+_LOG_LINE = re.compile(r"^[EWIF]\d{4} \d\d:")
+
+
+def _said(done: Completed) -> str:
+    lines = [line for line in done.stderr.strip().splitlines() if not _LOG_LINE.match(line)]
+    return " | ".join(lines[-2:]).rstrip("?. ") or f"exit code {done.rc}"

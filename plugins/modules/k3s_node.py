@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright: Contributors to the pifleet.ops collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Takes a node out of a k3s cluster: its etcd member, its Node object and its password."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_node
+short_description: Take a node out of a k3s cluster
+version_added: "0.1.0"
+author:
+  - pifleet.ops contributors (@pifleet)
+description:
+  - Removes the node's member from embedded etcd, then its Node object, then the Secret that would reject a node of the same name later.
+  - Refuses where etcd would lose its quorum or its last member. Run it on a server that stays.
+  - Does nothing on the node itself. M(pifleet.ops.k3s_uninstall) does that.
+options:
+  node:
+    description: The node's name in the API.
+    type: str
+    required: true
+  state:
+    description:
+      - With V(absent) the node leaves the cluster.
+      - With V(readmitted) only the Secret with its password is removed, so that the node may register with another one.
+    type: str
+    choices: [absent, readmitted]
+    default: absent
+  timeout:
+    description: Seconds to wait for the etcd member, and for the Node object, to be gone.
+    type: int
+    default: 120
+  kubeconfig:
+    description: Kubeconfig to use.
+    type: path
+    default: /etc/rancher/k3s/k3s.yaml
+  kubectl:
+    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
+    type: list
+    elements: str
+attributes:
+  check_mode:
+    description: Says what would be removed, and refuses what would be refused.
+    support: full
+  diff_mode:
+    description: Shows what is removed.
+    support: full
+seealso:
+  - module: pifleet.ops.k3s_drain
+  - module: pifleet.ops.k3s_uninstall
+"""
+
+EXAMPLES = r"""
+- name: Take a node out of the cluster
+  pifleet.ops.k3s_node:
+    node: pi-cluster-4.local
+    state: absent
+  delegate_to: pi-cluster-1.local
+"""
+
+RETURN = r"""
+removed:
+  description: What was, or in check mode would be, removed.
+  returned: success
+  type: list
+  elements: str
+  sample: [etcd member pi-cluster-3.local, node/pi-cluster-3.local, secret/pi-cluster-3.local.node-password.k3s]
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 20.0
+
+
+def ask(kubectl, *arguments, timeout=20.0):
+    """Return the output of one kubectl call, or raise what went wrong. An API that is away for a moment (etcd elects) is asked again."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        done = kubectl(*arguments, timeout=timeout)
+        if done.ok:
+            return done.stdout
+        error = error_of(done, kubectl.kubeconfig)
+        if not isinstance(error, ApiUnreachableError) or time.monotonic() > end:
+            raise error
+        time.sleep(POLL_SECONDS)
+
+
+def nodes_by_name(kubectl):
+    return {node.name: node for node in cluster.parse_nodes(ask(kubectl, "get", "nodes", "-o", "json"))}
+
+
+def wait_until(what, holds, timeout):
+    """Poll *holds* until it is true, at most *timeout* seconds."""
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            if holds():
+                return
+            last = ""
+        except ApiUnreachableError as error:
+            last = f" ({error})"
+        if time.monotonic() + POLL_SECONDS > end:
+            raise PifleetError(f"{what} within {timeout} seconds{last}.", "Run again: what is done already is not done twice.")
+        time.sleep(POLL_SECONDS)
+
+
+def has_secret(kubectl, name):
+    return bool(
+        ask(kubectl, "-n", "kube-system", "get", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name").strip()
+    )
+
+
+def remove_member(kubectl, name, timeout):
+    ask(kubectl, "patch", "node", name, "--type=merge", f"--patch={members.removal_patch()}")
+
+    def gone():
+        node = nodes_by_name(kubectl).get(name)
+        return node is None or members.is_removed(node)
+
+    wait_until(f"k3s did not take the member of {name} out of etcd", gone, timeout)
+
+
+def remove_node(kubectl, name, timeout):
+    ask(kubectl, "delete", "node", name, "--ignore-not-found", f"--timeout={timeout}s", timeout=timeout + 10)
+    wait_until(f"{name} did not leave the cluster", lambda: name not in nodes_by_name(kubectl), timeout)
+
+
+def run(module):
+    params = module.params
+    name, timeout = params["node"], params["timeout"]
+    removed = []
+    with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
+        if params["state"] == "absent":
+            plan = members.plan_removal(nodes_by_name(kubectl), name)
+            if plan.member:
+                removed.append(f"etcd member {name}")
+                if not module.check_mode:
+                    remove_member(kubectl, name, timeout)
+            if plan.node:
+                removed.append(f"node/{name}")
+                if not module.check_mode:
+                    remove_node(kubectl, name, timeout)
+        # k3s removes it with the Node, a moment later: reported as removed by whoever is first, so that the prediction holds
+        if has_secret(kubectl, name) or any(r.startswith("node/") for r in removed):
+            removed.append(f"secret/{members.password_secret(name)}")
+            if not module.check_mode:
+                ask(kubectl, "-n", "kube-system", "delete", "secret", members.password_secret(name), "--ignore-not-found")
+    before = "".join(f"{r}\n" for r in removed)
+    module.exit_json(changed=bool(removed), removed=removed, diff={"before": before, "after": ""})
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "node": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["absent", "readmitted"], "default": "absent"},
+            "timeout": {"type": "int", "default": 120},
+            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
+            "kubectl": {"type": "list", "elements": "str"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        run(module)
+    except PifleetError as error:
+        module.fail_json(msg=scrub(str(error)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger's tables, as SQLAlchemy Core: the ORM would double the time to import, and rows leave the repositories as dataclasses.
+
+The migrations make them; a test holds that both agree. Times are UTC in ISO 8601 with microseconds, as text, so that they sort and read the
+same in SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+
+#: the schema this code works with: the newest of the migrations
+HEAD = "0001"
+#: every schema this code can read or upgrade, oldest first
+KNOWN = ("0001",)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String, primary_key=True),
+    # running, succeeded, failed, interrupted; checked: a check ran, and that is all that is recorded of it
+    Column("status", String, nullable=False),
+    Column("playbook", String, nullable=False),
+    Column("revision", String),
+    Column("dirty", Boolean),
+    Column("host_limit", String),
+    Column("tags", JSON, nullable=False),
+    Column("skip_tags", JSON, nullable=False),
+    Column("inventory", JSON, nullable=False),
+    Column("check_mode", Boolean, nullable=False),
+    Column("requester", String, nullable=False),
+    Column("controller", String, nullable=False),
+    Column("boot_id", String, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started", String, nullable=False),
+    Column("ansible_version", String, nullable=False),
+    Column("collection_version", String, nullable=False),
+    Column("started_at", String, nullable=False),
+    Column("ended_at", String),
+    Index(None, "status"),
+)
+
+run_hosts = Table(
+    "run_hosts",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("host", String, primary_key=True),
+    # ok, failed, unreachable, not_run; empty while the run is open
+    Column("outcome", String),
+    # how many task results of each kind
+    Column("ok", Integer),
+    Column("changed", Integer),
+    Column("failed", Integer),
+    Column("unreachable", Integer),
+    Column("skipped", Integer),
+    Column("rescued", Integer),
+    Column("ignored", Integer),
+)
+
+bodies = Table(
+    "bodies",
+    metadata,
+    Column("sha256", String, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("run_id", ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("sha256", ForeignKey("bodies.sha256"), nullable=False),
+    Column("created_at", String, nullable=False),
+)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Three servers with embedded etcd: upgraded without losing the API, restored, and taken apart without losing the quorum."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.k3s_ops.conftest import HERE, NEW, OLD, Ops
+
+pytestmark = pytest.mark.full
+
+
+class Ha(Ops):
+    def voters(self) -> set[str]:
+        return {
+            name
+            for name, node in self.nodes().items()
+            if any(c["type"] == "EtcdIsVoter" and c["status"] == "True" for c in node["status"]["conditions"])
+        }
+
+    def members(self, server: str) -> list[str]:
+        """Names of etcd's own members (node name and a random part), as etcd says."""
+        tls = "/var/lib/rancher/k3s/server/tls/etcd"
+        found = self.sh(
+            server,
+            f"$(find /opt/k3s-standin -name etcd -type f | head -1) admin --endpoint https://127.0.0.1:2379 --cacert {tls}/server-ca.crt"
+            f" --cert {tls}/client.crt --key {tls}/client.key members",
+        )
+        return sorted(member["name"].rpartition("-")[0] for member in json.loads(found)["members"])
+
+    def outage(self) -> int:
+        """How many of the servers do not answer now."""
+        return sum("ok" not in self.kubectl("get", "--raw=/readyz", "--request-timeout=2s", server=s, check=False) for s in self.servers)
+
+
+@pytest.fixture(scope="module")
+def ha() -> Iterator[Ha]:
+    lab = Ha(HERE / "lab-ops-ha")
+    lab.lab("prepare", "-i", "inventory/lab-second")
+    lab.up()
+    lab.play().require()
+    yield lab
+    lab.lab("down", "-i", str(lab.inventory))
+
+
+def test_servers_are_upgraded_one_at_a_time_and_an_api_always_answers(ha: Ha) -> None:
+    assert ha.voters() == set(ha.servers)
+    check = ha.upgrade(NEW, "--check").require()
+    worst, over = list[int](), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            worst.append(ha.outage())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    run = ha.upgrade(NEW).require()
+    over.set()
+    thread.join()
+    assert run.changed == check.changed
+    assert set(ha.versions().values()) == {NEW}
+    assert ha.voters() == set(ha.servers) and ha.ready() == set(ha.hosts) and not ha.cordoned()
+    assert max(worst) <= 1, "never more than one server at a time"
+    assert ha.upgrade(NEW).require().changed == set()
+
+
+def test_a_server_leaves_etcd_and_comes_back(ha: Ha) -> None:
+    first, second, third = ha.servers
+    units = ha.invocations([first, second])
+    run = ha.reset("--limit", third, *ha.confirmed).require()
+    assert {host for host, _ in run.changed} == {third}
+    assert ha.members(first) == [first, second] and set(ha.nodes()) == {first, second, *ha.workers}
+    assert ha.invocations([first, second]) == units
+    ha.play("--limit", third, "-e", f"k3s_version={NEW}").require()
+    assert ha.members(first) == [first, second, third] and ha.voters() == set(ha.servers)
+
+
+def test_no_server_leaves_at_the_price_of_the_quorum(ha: Ha) -> None:
+    first, second, third = ha.servers
+    ha.sh(third, "systemctl stop k3s")
+    try:
+        ha.kubectl("wait", "node", third, "--for=condition=Ready=Unknown", "--timeout=90s", server=second)
+        run = ha.reset("--limit", first, *ha.confirmed)
+        assert run.rc != 0
+        assert "of the 2 members of etcd that would stay, 1 can vote; 2 must" in " ".join(run.output.split())
+        assert ha.members(second) == [first, second, third]
+        refused = ha.upgrade("v1.34.6+k3s1", "-e", f"k3s_artifact_dir={ha.vars_of(first)['lab_state']}").require(2)
+        assert refused.changed == set()
+    finally:
+        ha.sh(third, "systemctl start k3s", timeout=120)
+        ha.kubectl("uncordon", first, server=second)
+
+
+def test_a_snapshot_of_etcd_brings_all_servers_back(ha: Ha) -> None:
+    first = ha.servers[0]
+    ha.kubectl("create", "configmap", "before", "--from-literal=a=b")
+    ha.snapshot().require()
+    ha.kubectl("create", "configmap", "after", "--from-literal=a=b")
+    version = ("-e", f"k3s_version={NEW}")
+    check = ha.restore("latest", "--check", *version).require()
+    run = ha.restore("latest", *ha.confirmed, *version).require()
+    assert run.changed == check.changed
+    assert "before" in ha.configmaps() and "after" not in ha.configmaps()
+    assert ha.members(first) == ha.servers and ha.voters() == set(ha.servers) and ha.ready() == set(ha.hosts)
+    assert ha.play(*version).require().changed == set()
+
+
+def test_onto_a_wiped_first_server(ha: Ha, tmp_path: Path) -> None:
+    first = ha.servers[0]
+    ha.kubectl("create", "configmap", "after", "--from-literal=a=b")
+    ha.wipe(first)
+    version = ("-e", f"k3s_version={NEW}")
+    ha.restore("latest", *ha.confirmed, *version).require()
+    assert "before" in ha.configmaps() and "after" not in ha.configmaps()
+    assert ha.members(first) == ha.servers and ha.voters() == set(ha.servers) and ha.ready() == set(ha.hosts)
+    assert set(ha.versions().values()) == {NEW} != {OLD}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""No file, argv, log, diff or fact that others can read contains a token: looked for by its real value, everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import ROOT, Fleet
+
+# Prints every file outside root's own that contains a secret, and every process whose arguments or journal line do.
+SEARCH = r"""
+set -u
+while read -r secret; do
+  grep -rlIF --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev -e "$secret" / 2>/dev/null | while read -r f; do
+    case "$f" in /run/secrets-to-look-for) continue;; esac
+    mode=$(stat -c '%a %U' "$f")
+    case "$mode" in 600\ root|400\ root) ;; *) echo "file $f $mode";; esac
+  done
+  for p in /proc/[0-9]*; do
+    tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF -e "$secret" && echo "argv of $(cat "$p/comm")"
+    tr '\0' ' ' <"$p/environ" 2>/dev/null | grep -qF -e "$secret" && echo "environment of $(cat "$p/comm")"
+  done
+  journalctl --no-pager -o cat 2>/dev/null | grep -qF -e "$secret" && echo "journal"
+done </run/secrets-to-look-for
+true
+"""
+
+
+@pytest.fixture(scope="module")
+def secrets(fleet: Fleet) -> set[str]:
+    """The cluster's real tokens and every node's password."""
+    fleet.play().require()
+    found: set[str] = set()
+    for host in fleet.hosts:
+        files = "/var/lib/rancher/k3s/server/{token,agent-token} /etc/rancher/k3s/{token,agent-token} /etc/rancher/node/password"
+        read = f"cat {files} 2>/dev/null || true"
+        found |= {line.rsplit("::", 1)[-1].split(":", 1)[-1] for line in fleet.sh(host, read).split()}
+    assert len(found) >= 2 + len(fleet.hosts)
+    assert all(len(s) >= 16 for s in found)
+    return found
+
+
+def test_the_two_tokens_differ(fleet: Fleet, secrets: set[str]) -> None:
+    server, agent = (
+        fleet.sh(fleet.servers[0], f"cat /var/lib/rancher/k3s/server/{n}").strip().rsplit(":", 1)[1] for n in ("token", "agent-token")
+    )
+    assert server != agent
+    for worker in fleet.workers:
+        assert server not in fleet.sh(worker, "cat /etc/rancher/k3s/token")
+
+
+def test_no_node_shows_one(fleet: Fleet, secrets: set[str]) -> None:
+    for host in fleet.hosts:
+        # on /run, 0600, and left out of the search: the search must not put the value into an argv of its own
+        fleet.sh(host, "umask 077; cat >/run/secrets-to-look-for <<'E'\n" + "\n".join(sorted(secrets)) + "\nE")
+        assert fleet.sh(host, SEARCH, timeout=300) == "", host
+        fleet.sh(host, "rm /run/secrets-to-look-for")
+
+
+def test_no_output_log_fact_or_record_of_the_controller_shows_one(fleet: Fleet, secrets: set[str], tmp_path: Path) -> None:
+    """The worst case: a whole bootstrap of a node under -vvv --diff, with a log file, facts and the ledger."""
+    worker = fleet.workers[-1]
+    fleet.wipe(worker)
+    fleet.forget(worker)
+    run = fleet.play("-vvv", "--diff", env={"ANSIBLE_LOG_PATH": str(tmp_path / "ansible.log")}).require()
+    texts = {"output": run.output, "log": (tmp_path / "ansible.log").read_text(errors="replace"), "results": str(run.tasks)}
+    # the kubeconfig holds a client key, and is the one thing there that is meant to: 0600, tested elsewhere
+    for path in [*(ROOT / ".pifleet").rglob("*"), *Path("/tmp").glob("ansible*/**/*")]:
+        if path.is_file() and "snapshots" not in path.parts:
+            texts[str(path)] = path.read_bytes().decode("latin-1")
+    new = {fleet.sh(worker, "cat /etc/rancher/node/password").strip()}
+    for where, text in texts.items():
+        assert not [s for s in secrets | new if s in text], where
+
+
+def test_the_search_finds_a_planted_one(fleet: Fleet) -> None:
+    """This test must be able to fail."""
+    host = fleet.hosts[0]
+    fleet.sh(host, "echo planted-secret-value >/run/secrets-to-look-for; echo planted-secret-value >/etc/planted; chmod 644 /etc/planted")
+    fleet.sh(host, "systemd-run --unit planted sleep 30 planted-secret-value || true", check=False)
+    found = fleet.sh(host, SEARCH, timeout=300)
+    fleet.sh(host, "rm -f /run/secrets-to-look-for /etc/planted; systemctl stop planted", check=False)
+    assert "file /etc/planted 644 root" in found
+    assert "argv of sleep" in found or "journal" in found

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""No state of the fleet, and no --limit, ever makes a second cluster."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.topology import Server, decide
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def server(number: int, **changes) -> Server:
+    values = {"name": f"pi-{number}", "address": f"192.0.2.1{number}", "in_play": True, "reachable": True} | changes
+    return Server(**values)
+
+
+def test_a_fresh_fleet_is_started_by_its_first_server():
+    topology = decide([server(1), server(2), server(3)], [])
+    assert (topology.init, topology.peer, topology.exists) == ("pi-1", "pi-1", False)
+    assert [topology.url_for(n) for n in ("pi-1", "pi-2", "pi-4")] == ["", "https://192.0.2.11:6443", "https://192.0.2.11:6443"]
+
+
+def test_a_wiped_first_server_joins_a_surviving_peer():
+    topology = decide([server(1), server(2, datastore=True, active=True), server(3, datastore=True, active=True)], [])
+    assert (topology.init, topology.peer, topology.url_for("pi-1")) == (None, "pi-2", "https://192.0.2.12:6443")
+
+
+def test_a_stopped_server_of_the_play_is_a_peer_that_this_run_starts():
+    assert decide([server(1, datastore=True)], []).peer == "pi-1"
+
+
+def test_a_living_server_outside_the_limit_is_joined():
+    assert decide([server(1, in_play=False, datastore=True, active=True)], ["pi-4"]).peer == "pi-1"
+
+
+@pytest.mark.parametrize(
+    ("servers", "agents", "says"),
+    [
+        ([server(1), server(2, reachable=False)], [], "pi-2 did not answer"),
+        ([server(1, reachable=False, in_play=False)], [], "pi-1 did not answer"),
+        ([server(1)], ["pi-4"], "pi-4 joined one before"),
+        ([server(1, in_play=False), server(2)], [], "not part of this run"),
+        ([server(1, in_play=False, datastore=True)], [], "k3s does not run"),
+        ([], [], "no host"),
+    ],
+)
+def test_refused_with_the_way_out(servers, agents, says):
+    with pytest.raises(PifleetError, match=says):
+        decide(servers, agents)
+
+
+def test_force_starts_what_only_the_user_can_know():
+    assert decide([server(1), server(2, reachable=False)], ["pi-4"], force_init=True).init == "pi-1"
+    with pytest.raises(PifleetError):
+        decide([server(1, reachable=False), server(2)], [], force_init=True)
+
+
+def test_a_restored_server_starts_the_cluster_that_everyone_joins():
+    topology = decide([server(1, datastore=True, active=True), server(2)], ["pi-4"], restored="pi-2")
+    assert (topology.init, topology.peer, topology.exists) == ("pi-2", "pi-2", True)
+    assert [topology.url_for(n) for n in ("pi-1", "pi-2")] == ["https://192.0.2.12:6443", ""]
+
+
+SERVERS = st.lists(
+    st.builds(
+        dict,
+        in_play=st.booleans(),
+        reachable=st.booleans(),
+        datastore=st.booleans(),
+        active=st.booleans(),
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(SERVERS, st.booleans())
+def test_a_cluster_is_only_started_where_none_can_exist(states, force):
+    servers = [server(n, **state) for n, state in enumerate(states, start=1)]
+    try:
+        topology = decide(servers, [], force_init=force)
+    except PifleetError:
+        return
+    if topology.init:
+        assert not any(s.reachable and s.datastore for s in servers)
+        assert force or all(s.reachable for s in servers)
+        assert topology.init == servers[0].name and servers[0].in_play
+    else:
+        assert any(s.name == topology.peer and s.reachable and s.datastore for s in servers)
