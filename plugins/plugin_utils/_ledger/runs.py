@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import artifacts, bodies, run_hosts, runs
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import artifacts, bodies, rebuild_steps, rebuilds, run_hosts, runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from sqlalchemy import Connection, Row, func, insert, select, update
 
@@ -102,12 +102,19 @@ class Artifact:
     size: int
     created_at: str
 
+    @classmethod
+    def of(cls, name: str, media_type: str, content: bytes, moment: datetime) -> Artifact:
+        """Return what describes *content*. Raises PifleetError for one that is too large."""
+        if len(content) > MAX_BODY:
+            raise PifleetError(f"The artifact {name} has {len(content) >> 20} MB; the ledger takes {MAX_BODY >> 20}.", "Shorten it.")
+        return cls(name, media_type, hashlib.sha256(content).hexdigest(), len(content), text_of(moment))
 
-def _utc_now() -> datetime:
+
+def utc_now() -> datetime:
     return datetime.now(tz=timezone.utc)
 
 
-def _text(moment: datetime) -> str:
+def text_of(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -119,7 +126,7 @@ def new_run_id(moment: datetime) -> str:
 class Runs:
     """Each method is one durable transaction. All raise LedgerError where the ledger cannot be used."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime] = _utc_now, gone: Callable[[Process], bool] = is_gone) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime] = utc_now, gone: Callable[[Process], bool] = is_gone) -> None:
         self._store = store
         self._now = now
         self._gone = gone
@@ -130,7 +137,7 @@ class Runs:
         In check mode the one row is all that is written: no hosts, and no mark on other runs.
         """
         with self._store.write() as db:
-            mine = self._open_run_of(db, process)
+            mine = open_run_of(db, process)
             if mine is not None:
                 return Opened(mine, (), fresh=False)
             interrupted = self._interrupted(db, process, mark=not header.check_mode)
@@ -144,8 +151,8 @@ class Runs:
                 "boot_id": process.boot_id,
                 "pid": process.pid,
                 "process_started": process.started,
-                "started_at": _text(moment),
-                "ended_at": _text(moment) if header.check_mode else None,
+                "started_at": text_of(moment),
+                "ended_at": text_of(moment) if header.check_mode else None,
             }
             db.execute(insert(runs), row)
             rows = [] if header.check_mode else [{"run_id": run_id, "host": host} for host in sorted(set(hosts))]
@@ -156,7 +163,7 @@ class Runs:
     def close(self, process: Process, outcomes: Mapping[str, str]) -> tuple[str, str]:
         """End this process's open run with an outcome for each of its hosts, and return (run id, status)."""
         with self._store.write() as db:
-            run_id = self._open_run_of(db, process)
+            run_id = open_run_of(db, process)
             if run_id is None:
                 raise PifleetError(
                     "This run was never opened in the ledger, so there is nothing to close.",
@@ -189,29 +196,12 @@ class Runs:
 
     def attach(self, process: Process, name: str, media_type: str, content: bytes) -> Artifact | None:
         """Keep *content* with this process's open run; equal contents are kept once. Return None where no run is open."""
-        if len(content) > MAX_BODY:
-            raise PifleetError(f"The artifact {name} has {len(content) >> 20} MB; the ledger takes {MAX_BODY >> 20}.", "Shorten it.")
+        made = Artifact.of(name, media_type, content, self._now())
         with self._store.write() as db:
-            run_id = self._open_run_of(db, process)
+            run_id = open_run_of(db, process)
             if run_id is None:
                 return None
-            sha256 = hashlib.sha256(content).hexdigest()
-            if db.execute(select(bodies.c.sha256).where(bodies.c.sha256 == sha256)).first() is None:
-                db.execute(insert(bodies), {"sha256": sha256, "size": len(content), "content": content})
-            last = db.execute(select(func.max(artifacts.c.number)).where(artifacts.c.run_id == run_id)).scalar()
-            made = Artifact(name, media_type, sha256, len(content), _text(self._now()))
-            db.execute(
-                insert(artifacts),
-                {
-                    "run_id": run_id,
-                    "number": (last or 0) + 1,
-                    "name": name,
-                    "media_type": media_type,
-                    "sha256": sha256,
-                    "created_at": made.created_at,
-                },
-            )
-            return made
+            return keep(db, run_id, made, content)
 
     def all(self) -> tuple[Run, ...]:
         """Return every run, oldest first."""
@@ -235,30 +225,54 @@ class Runs:
             rows = db.execute(wanted.order_by(artifacts.c.number)).all()
             return tuple((Artifact(r.name, r.media_type, r.sha256, r.size, r.created_at), bytes(r.content)) for r in rows)
 
-    def _open_run_of(self, db: Connection, process: Process) -> str | None:
-        return db.execute(
-            select(runs.c.id).where(
-                runs.c.status == "running",
-                runs.c.controller == process.controller,
-                runs.c.boot_id == process.boot_id,
-                runs.c.pid == process.pid,
-                runs.c.process_started == process.started,
-            )
-        ).scalar()
-
     def _interrupted(self, db: Connection, process: Process, *, mark: bool) -> tuple[Interrupted, ...]:
         found = []
         for row in db.execute(select(runs).where(runs.c.status == "running").order_by(runs.c.started_at)).all():
             run = _run(row, {})
             foreign = run.process.controller != process.controller
-            if self._gone(run.process) or (foreign and run.started_at < _text(self._now() - FOREIGN_PATIENCE)):
+            if self._gone(run.process) or (foreign and run.started_at < text_of(self._now() - FOREIGN_PATIENCE)):
                 found.append(Interrupted(run.run_id, run.header.playbook, run.header.requester, run.started_at))
                 if mark:
                     self._end(db, run.run_id, "interrupted")
         return tuple(found)
 
     def _end(self, db: Connection, run_id: str, status: str) -> None:
-        db.execute(update(runs).where(runs.c.id == run_id).values(status=status, ended_at=_text(self._now())))
+        moment = text_of(self._now())
+        db.execute(update(runs).where(runs.c.id == run_id).values(status=status, ended_at=moment))
+        _end_rebuilds(db, run_id, moment, interrupted=status == "interrupted")
+
+
+def open_run_of(db: Connection, process: Process) -> str | None:
+    """Return the id of the run that *process* has open."""
+    return db.execute(
+        select(runs.c.id).where(
+            runs.c.status == "running",
+            runs.c.controller == process.controller,
+            runs.c.boot_id == process.boot_id,
+            runs.c.pid == process.pid,
+            runs.c.process_started == process.started,
+        )
+    ).scalar()
+
+
+def keep(db: Connection, run_id: str, made: Artifact, content: bytes) -> Artifact:
+    """Keep *content*, which *made* describes, with a run; equal contents are kept once."""
+    if db.execute(select(bodies.c.sha256).where(bodies.c.sha256 == made.sha256)).first() is None:
+        db.execute(insert(bodies), {"sha256": made.sha256, "size": made.size, "content": content})
+    last = db.execute(select(func.max(artifacts.c.number)).where(artifacts.c.run_id == run_id)).scalar()
+    described = {key: value for key, value in asdict(made).items() if key != "size"}
+    db.execute(insert(artifacts), {**described, "run_id": run_id, "number": (last or 0) + 1})
+    return made
+
+
+def _end_rebuilds(db: Connection, run_id: str, moment: str, *, interrupted: bool) -> None:
+    """End the steps that a run leaves open, and their rebuilds, which a later run resumes. When a killed run stopped, nobody knows."""
+    left = (rebuild_steps.c.run_id == run_id) & rebuild_steps.c.outcome.is_(None)
+    outcome = "interrupted" if interrupted else "failed"
+    ids = db.execute(select(rebuild_steps.c.rebuild_id).where(left)).scalars().all()
+    db.execute(update(rebuild_steps).where(left).values(outcome=outcome, ended_at=None if interrupted else moment))
+    ended = {"status": outcome, "ended_at": None if interrupted else moment}
+    db.execute(update(rebuilds).where(rebuilds.c.id.in_(ids), rebuilds.c.status == "running").values(ended))
 
 
 def _run(row: Row[tuple[object, ...]], hosts: dict[str, str | None]) -> Run:

@@ -7,12 +7,12 @@ same in SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0001"
+HEAD = "0002"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001",)
+KNOWN = ("0001", "0002")
 
 metadata = MetaData(
     naming_convention={
@@ -82,4 +82,38 @@ artifacts = Table(
     Column("media_type", String, nullable=False),
     Column("sha256", ForeignKey("bodies.sha256"), nullable=False),
     Column("created_at", String, nullable=False),
+)
+
+rebuilds = Table(
+    "rebuilds",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("host", String, nullable=False),
+    # its name in the cluster's API
+    Column("node", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("hardware", String, nullable=False),
+    # running, succeeded, failed, interrupted, abandoned; the next run resumes one that failed or was interrupted
+    Column("status", String, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("budget_minutes", Float),
+    Column("started_at", String, nullable=False),
+    Column("ended_at", String),
+    Index(None, "host"),
+)
+
+rebuild_steps = Table(
+    "rebuild_steps",
+    metadata,
+    Column("rebuild_id", ForeignKey("rebuilds.id"), primary_key=True),
+    # counts through all attempts of a rebuild; an attempt is the steps of one run
+    Column("number", Integer, primary_key=True),
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("step", String, nullable=False),
+    Column("started_at", String, nullable=False),
+    Column("ended_at", String),
+    # ok, failed, interrupted; empty while the step goes on
+    Column("outcome", String),
+    Column("detail", JSON, nullable=False),
+    Index(None, "run_id"),
 )

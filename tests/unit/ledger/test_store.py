@@ -121,7 +121,7 @@ def test_failed_transaction_leaves_nothing(path: Path, runs: Runs, header: Heade
 NEXT = """
 from alembic import op
 import sqlalchemy as sa
-revision, down_revision, branch_labels, depends_on = "9999", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
 def upgrade():
     op.add_column("runs", sa.Column("note", sa.String))
     {more}
@@ -136,8 +136,8 @@ def newer(tmp_path: Path) -> Callable[[Path, str], Store]:
         migrations = tmp_path / f"migrations{len(more)}"
         if not migrations.exists():
             shutil.copytree(store.MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
-            (migrations / "versions" / "v9999_note.py").write_text(NEXT.format(more=more))
-        return Store(path, migrations=migrations, head="9999", known=("0001", "9999"))
+            (migrations / "versions" / "v9999_note.py").write_text(NEXT.format(head=schema.HEAD, more=more))
+        return Store(path, migrations=migrations, head="9999", known=(*schema.KNOWN, "9999"))
 
     return make
 
@@ -148,12 +148,28 @@ def test_older_file_is_upgraded_with_a_backup(path: Path, runs: Runs, header: He
         assert "note" in {row[1] for row in db.exec_driver_sql("PRAGMA table_info(runs)")}
         assert db.exec_driver_sql("SELECT count(*) FROM runs").scalar() == 1
     (backup,) = path.parent.glob("*.bak")
-    assert backup.name.startswith("ledger.db.0001-")
+    assert backup.name.startswith(f"ledger.db.{schema.HEAD}-")
     assert mode(backup) == 0o600
     assert Runs(Store(backup)).all()[0].header == header
     with newer(path).write():
         pass
     assert len(list(path.parent.glob("*.bak"))) == 1, "a file that is up to date is not backed up"
+
+
+def test_ledger_of_the_first_release_keeps_its_runs(tmp_path: Path, path: Path, header: Header, someone: Someone) -> None:
+    first = tmp_path / "first"
+    shutil.copytree(store.MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "v000[2-9]*"))
+    old = Runs(Store(path, migrations=first, head="0001", known=("0001",)))
+    run_id = old.open(header, someone(1), ["a"]).run_id
+    old.attach(someone(1), "diff", "text/x-diff", b"body")
+    with Store(path, migrations=first, head="0001", known=("0001",)).read() as db:
+        assert not {"rebuilds", "rebuild_steps"} & set(db.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+    new = Runs(Store(path), gone=lambda process: process.pid == 1)
+    assert [i.run_id for i in new.open(header, someone(2), ["a"]).interrupted] == [run_id]
+    assert [(r.status, r.header) for r in new.all()] == [("interrupted", header), ("running", header)]
+    assert [body for _artifact, body in new.artifacts(run_id)] == [b"body"]
+    (backup,) = path.parent.glob("*.bak")
+    assert backup.name.startswith("ledger.db.0001-")
 
 
 def test_reader_does_not_upgrade(path: Path, runs: Runs, header: Header, someone: Someone, newer) -> None:
@@ -176,7 +192,9 @@ def test_file_of_a_newer_version_is_refused_and_left_alone(path: Path, runs: Run
         pass
     before = path.read_bytes()
     for use in (runs.all, lambda: runs.open(header, someone(1), ["a"])):
-        with pytest.raises(LedgerError, match=r"newer pifleet.ops \(schema 9999; this one knows up to 0001\).*Update the collection"):
+        with pytest.raises(
+            LedgerError, match=rf"newer pifleet.ops \(schema 9999; this one knows up to {schema.HEAD}\).*Update the collection"
+        ):
             use()
     assert path.read_bytes() == before
 
