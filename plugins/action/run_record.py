@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import constants, context
+from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from ansible.utils.display import Display
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
@@ -22,7 +23,8 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action imp
 # imported here it is paid for once a run, and not once a task.
 try:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin, process
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Header, Runs
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Header, Interrupted, Runs
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 except ImportError as error:
     MISSING: str | None = str(error)
@@ -35,13 +37,11 @@ _SECRET_NAMES = ("pass", "password", "token", "secret", "_key")
 display = Display()
 
 
-class ActionModule(ControllerAction):
-    """See the documented module of the same name."""
+class LedgerAction(ControllerAction):
+    """The base of the actions that write to the ledger of the fleet that the playbook works on."""
 
-    spec = ARGUMENT_SPEC
-    required_if = REQUIRED_IF
-
-    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+    def use_ledger(self) -> Path:
+        """Find the ledger and the run's process, and return the ledger's path. Nothing is created yet."""
         if MISSING:
             raise PifleetError(
                 f"The ledger needs SQLAlchemy and Alembic on the controller: {MISSING}.",
@@ -50,9 +50,32 @@ class ActionModule(ControllerAction):
         given = self._variable("fleet_root")
         self._root = _fleet_root.resolve(str(given) if given else None, self.task_vars.get("playbook_dir"), os.getcwd())
         path = _fleet_root.state_dir(self._root) / "ledger.db"
-        self._runs = Runs(Store(path))
+        self._store = Store(path)
         # the task's process is a child of ansible-playbook, whose run this is
         self._process = process.identify(os.getppid())
+        return path
+
+    def _variable(self, name: str) -> Any:
+        return self._templar.template(self.task_vars[name]) if name in self.task_vars else None
+
+    def _secrets(self) -> Iterator[str]:
+        """The values of this host's variables that are secrets by their name. One that says yes or no is none."""
+        for name, value in self.task_vars.items():
+            if isinstance(value, str) and name.lower().endswith(_SECRET_NAMES):
+                shown = str(self._templar.template(value))
+                if shown.lower() not in BOOLEANS:
+                    yield shown
+
+
+class ActionModule(LedgerAction):
+    """See the documented module of the same name."""
+
+    spec = ARGUMENT_SPEC
+    required_if = REQUIRED_IF
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        path = self.use_ledger()
+        self._runs = Runs(self._store)
         does = {"opened": self._open, "noted": self._note, "closed": self._close}[params["state"]]
         return {"changed": False, "ledger": str(path), **does(params)}
 
@@ -67,7 +90,21 @@ class ActionModule(ControllerAction):
             display.warning(
                 f"The run {run.run_id} of {run.playbook} by {run.requester} never ended: it was interrupted. Run it again to its end."
             )
-        return {"run_id": opened.run_id, "previous_interrupted": [asdict(run) for run in opened.interrupted]}
+        return {
+            "run_id": opened.run_id,
+            "previous_interrupted": [asdict(run) for run in opened.interrupted],
+            "rebuilds": self._unfinished(opened.interrupted),
+        }
+
+    def _unfinished(self, interrupted: tuple[Interrupted, ...]) -> dict[str, dict[str, Any]]:
+        """The rebuilds that may be resumed, by host. A check marks nothing, so it says itself what was interrupted."""
+        gone = {run.run_id for run in interrupted}
+        shown = {}
+        for found in Rebuilds(self._store).unfinished():
+            status = "interrupted" if found.status == "running" and found.run_id in gone else found.status
+            table = {**asdict(found), "status": status, "reasons": list(found.reasons)}
+            shown[table.pop("host")] = table
+        return shown
 
     def _note(self, params: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
@@ -116,12 +153,3 @@ class ActionModule(ControllerAction):
         """*path* below the fleet's folder as seen from there: a record reads the same on every machine."""
         whole = Path(os.path.abspath(path))
         return str(whole.relative_to(self._root)) if whole.is_relative_to(self._root) else path
-
-    def _variable(self, name: str) -> Any:
-        return self._templar.template(self.task_vars[name]) if name in self.task_vars else None
-
-    def _secrets(self) -> Iterator[str]:
-        """The values of this host's variables that are secrets by their name."""
-        for name, value in self.task_vars.items():
-            if isinstance(value, str) and name.lower().endswith(_SECRET_NAMES):
-                yield str(self._templar.template(value))

@@ -109,6 +109,30 @@ previous_interrupted:
     started_at:
       description: When it began, UTC.
       type: str
+rebuilds:
+  description: Rebuilds of nodes that neither succeeded nor were abandoned (see M(pifleet.ops.rebuild_record)), by host.
+  type: dict
+  returned: O(state=opened)
+  contains:
+    rebuild_id:
+      description: Id of the rebuild.
+      type: str
+    node:
+      description: The node's name in the cluster's API.
+      type: str
+    status:
+      description: V(failed) or V(interrupted); V(running) where another run is at it.
+      type: str
+    reasons:
+      description: Why the node had to be rebuilt.
+      type: list
+      elements: str
+    last_step:
+      description: The step that its last attempt came to.
+      type: str
+    run_id:
+      description: The run of its last attempt.
+      type: str
 status:
   description: How the run ended, V(succeeded) or V(failed).
   type: str
