@@ -55,6 +55,8 @@ RETURN = r"""
 _value:
   description:
     - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), and C(join): the URL to join by host name."
+    - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
+    - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster.
     - C(version_conflicts) says, by host name, why a bootstrap must not go on with a host, because its k3s has another version.
   type: dict
 """
@@ -75,6 +77,21 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+#: systemd's words for a unit that is up or on its way
+_UP = ("active", "activating", "reloading")
+
+
+def _active(facts: Mapping[str, Any]) -> str:
+    """systemd's word for the state of the k3s unit, empty where there is none."""
+    return str(((facts.get("k3s") or {}).get("unit_state") or {}).get("active") or "")
+
+
+def _serves(facts: Mapping[str, Any], server: bool) -> bool:
+    """Whether a k3s that has joined is up on a host."""
+    k3s = facts.get("k3s") or {}
+    return _active(facts) == "active" and bool(k3s.get("datastore") if server else k3s.get("agent_data"))
 
 
 def _address(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -104,7 +121,7 @@ def k3s_topology(
             in_play=name in play_hosts,
             reachable=name in facts,
             datastore=bool(k3s.get("datastore")),
-            active=(k3s.get("unit_state") or {}).get("active") in ("active", "activating", "reloading"),
+            active=_active(facts.get(name, {})) in _UP,
         )
 
     joined = [name for name in play_hosts if name not in servers and (facts[name].get("k3s") or {}).get("agent_data")]
@@ -118,6 +135,8 @@ def k3s_topology(
         "peer": topology.peer,
         "peer_address": topology.peer_address,
         "exists": topology.exists,
+        "running": topology.exists and not restored and _active(facts.get(topology.peer, {})) in _UP,
+        "doubtful": [name for name in play_hosts if topology.exists and not _serves(facts[name], name in servers)],
         "urls": list(topology.urls),
         "join": {name: topology.url_for(name) for name in dict.fromkeys([*servers, *play_hosts])},
     }
@@ -130,7 +149,7 @@ def _installed(
     found = []
     for name, pi in facts.items():
         k3s = pi.get("k3s") or {}
-        active = (k3s.get("unit_state") or {}).get("active") in ("active", "activating", "reloading")
+        active = _active(pi) in _UP
         wanted = str(hostvars[name].get("k3s_version") or "")
         in_use = bool(wanted) and bool(active or k3s.get("datastore") or k3s.get("agent_data"))
         found.append(Installed(name, name in servers, name in play_hosts, str(k3s.get("version") or ""), in_use, wanted))

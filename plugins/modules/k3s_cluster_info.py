@@ -174,24 +174,32 @@ POLL_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
 
 
-def look(kubectl, expected, limit):
-    """Return (nodes, comparison) of one question to the API, or raise what went wrong."""
+def look(kubectl, expected, limit, seen=()):
+    """Return (nodes, comparison) of one question to the API, or raise what went wrong.
+
+    *seen*: the nodes of an earlier look. Where only one is waited for, only that one is asked for again.
+    """
+    open_ones = cluster.unsettled(seen, expected) if seen else ()
+    selector = f"?fieldSelector=metadata.name={open_ones[0]}" if len(open_ones) == 1 else ""
     # the raw path: kubectl then asks this and nothing else
-    done = kubectl("get", "--raw", "/api/v1/nodes", timeout=limit)
+    done = kubectl("get", "--raw", f"/api/v1/nodes{selector}", timeout=limit)
     if not done.ok:
         raise error_of(done, kubectl.kubeconfig)
     nodes = cluster.parse_nodes(done.stdout)
+    if selector:
+        nodes = tuple(sorted([*(n for n in seen if n.name != open_ones[0]), *nodes], key=lambda node: node.name))
     return nodes, cluster.compare(nodes, expected)
 
 
 def watch(kubectl, expected, timeout):
     """Return (nodes, comparison, seconds waited) as of the first look at a settled cluster, or of the last one before the time is over."""
     started = time.monotonic()
+    nodes = ()
     while True:
         waited = time.monotonic() - started
         over = waited >= timeout
         try:
-            nodes, comparison = look(kubectl, expected, REQUEST_SECONDS)
+            nodes, comparison = look(kubectl, expected, REQUEST_SECONDS, nodes)
             if comparison.settled or over:
                 return nodes, comparison, waited
         except ApiUnreachableError:

@@ -49,6 +49,13 @@ options:
       - Default is every node of O(objects).
     type: list
     elements: str
+  replaced:
+    description:
+      - Names of nodes that are removed from the cluster and join anew before this task when it is no check. In check mode they are
+        predicted as V(configured), whatever is there now. Without check mode this has no effect.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Predicts what would be changed. Objects of a namespace or kind that does not exist yet are predicted as created.
@@ -135,7 +142,7 @@ def carry_out(api, objects, params, check_mode):
     """Return (reachable, plan as carried out or predicted)."""
     joining = joining_nodes(objects, params["joining"], check_mode)
     try:
-        found = manifests.make_plan(api, objects, joining)
+        found = manifests.make_plan(api, objects, joining, params["replaced"] if check_mode else ())
     except ApiUnreachableError:
         if not check_mode or params["api_expected"]:
             raise
@@ -168,6 +175,7 @@ def main():
             "kubectl": {"type": "list", "elements": "str"},
             "api_expected": {"type": "bool"},
             "joining": {"type": "list", "elements": "str"},
+            "replaced": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

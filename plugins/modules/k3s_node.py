@@ -13,7 +13,8 @@ version_added: "0.1.0"
 author:
   - pifleet.ops contributors (@pifleet)
 description:
-  - Removes the node's member from embedded etcd, then its Node object, then the Secret that would reject a node of the same name later.
+  - Cordons the node, removes its member from embedded etcd, then its Node object, then the Secret that would reject a node of the same
+    name later.
   - Refuses where etcd would lose its quorum or its last member. Run it on a server that stays.
   - Does nothing on the node itself. M(pifleet.ops.k3s_uninstall) does that.
 options:
@@ -28,6 +29,12 @@ options:
     type: str
     choices: [absent, readmitted]
     default: absent
+  heartbeat:
+    description:
+      - The node's last sign of life, as M(pifleet.ops.k3s_node_info) returned it. Where there is a later one by now, the node came back
+        and is not removed.
+      - Not looked at when not set.
+    type: str
   timeout:
     description: Seconds to wait for the etcd member, and for the Node object, to be gone.
     type: int
@@ -77,6 +84,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
@@ -95,8 +103,17 @@ def ask(kubectl, *arguments, timeout=20.0):
         time.sleep(POLL_SECONDS)
 
 
-def nodes_by_name(kubectl):
-    return {node.name: node for node in cluster.parse_nodes(ask(kubectl, "get", "nodes", "-o", "json"))}
+def node_of(kubectl, name):
+    """Return one node, None where there is none of the name."""
+    return next(iter(cluster.parse_nodes(ask(kubectl, "get", "--raw", f"/api/v1/nodes?fieldSelector=metadata.name={name}"))), None)
+
+
+def concerned(kubectl, name):
+    """Return by name the nodes that a removal has to look at: the node itself, and all where etcd has a member less by it."""
+    node = node_of(kubectl, name)
+    if node is None or not is_etcd(node):
+        return {name: node} if node else {}
+    return {found.name: found for found in cluster.parse_nodes(ask(kubectl, "get", "--raw", "/api/v1/nodes"))}
 
 
 def wait_until(what, holds, timeout):
@@ -124,15 +141,29 @@ def remove_member(kubectl, name, timeout):
     ask(kubectl, "patch", "node", name, "--type=merge", f"--patch={members.removal_patch()}")
 
     def gone():
-        node = nodes_by_name(kubectl).get(name)
+        node = node_of(kubectl, name)
         return node is None or members.is_removed(node)
 
     wait_until(f"k3s did not take the member of {name} out of etcd", gone, timeout)
 
 
+def refuse_living(kubectl, name, heartbeat):
+    now = ask(kubectl, "-n", "kube-node-lease", "get", "lease", name, "--ignore-not-found", "-o", "jsonpath={.spec.renewTime}").strip()
+    if now and now != heartbeat:
+        raise PifleetError(
+            f"{name} came back: its kubelet reported at {now}, after {heartbeat or 'never before'}. It was not removed.",
+            "Look at which machine that is (`kubectl get node -o wide`). Switch it off if it is to be replaced, and run again.",
+        )
+
+
+def cordon(kubectl, name):
+    """Keep new pods off a node that goes. The Node object is deleted in the next moment, and this with it."""
+    ask(kubectl, "patch", "node", name, "--type=merge", '--patch={"spec": {"unschedulable": true}}')
+
+
 def remove_node(kubectl, name, timeout):
     ask(kubectl, "delete", "node", name, "--ignore-not-found", f"--timeout={timeout}s", timeout=timeout + 10)
-    wait_until(f"{name} did not leave the cluster", lambda: name not in nodes_by_name(kubectl), timeout)
+    wait_until(f"{name} did not leave the cluster", lambda: node_of(kubectl, name) is None, timeout)
 
 
 def run(module):
@@ -141,7 +172,11 @@ def run(module):
     removed = []
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
         if params["state"] == "absent":
-            plan = members.plan_removal(nodes_by_name(kubectl), name)
+            plan = members.plan_removal(concerned(kubectl, name), name)
+            if plan.node and params["heartbeat"] is not None:
+                refuse_living(kubectl, name, params["heartbeat"])
+            if plan.node and not module.check_mode:
+                cordon(kubectl, name)
             if plan.member:
                 removed.append(f"etcd member {name}")
                 if not module.check_mode:
@@ -164,6 +199,7 @@ def main():
         argument_spec={
             "node": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["absent", "readmitted"], "default": "absent"},
+            "heartbeat": {"type": "str"},
             "timeout": {"type": "int", "default": 120},
             "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
             "kubectl": {"type": "list", "elements": "str"},

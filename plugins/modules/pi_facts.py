@@ -212,6 +212,10 @@ pi:
           description: Node name in that file, empty when it has none.
           type: str
           returned: success
+        node_password:
+          description: Whether the node has a node password, which k3s makes at the first join.
+          type: bool
+          returned: success
         ports_in_use:
           description: Ports of k3s that another process listens on, with its name and pid.
           type: dict

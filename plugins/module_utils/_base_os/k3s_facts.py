@@ -13,6 +13,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import H
 UNITS = ("k3s.service", "k3s-agent.service")
 UNIT_FOLDER = "/etc/systemd/system"
 CONFIG = "/etc/rancher/k3s/config.yaml"
+NODE_PASSWORD = "/etc/rancher/node/password"
 STAMP = "/var/lib/pifleet/k3s.json"  # written by k3s_install after each install
 DEFAULT_BINARY = "/usr/local/bin/k3s"
 DEFAULT_DATA_DIR = "/var/lib/rancher/k3s"
@@ -35,6 +36,7 @@ class UnitState:
 class K3sFacts:
     """*role* and *unit*: of the installed unit file; *version* and *binary_sha256*: of the installed binary, running or not;
     *images_sha256*: of the airgap images, as recorded when they were installed, None once the archive is another one;
+    *node_password*: there is one (k3s makes it at the first join);
     *ports_in_use*: {port: process (pid)} of k3s' own ports that something else listens on."""
 
     role: str | None
@@ -48,6 +50,7 @@ class K3sFacts:
     agent_data: bool
     config_present: bool
     node_name: str
+    node_password: bool
     ports_in_use: Mapping[str, str]
 
 
@@ -70,6 +73,7 @@ def collect_k3s(host: Host, data_dir: str | None = None, unit: str | None = None
         agent_data=host.exists(f"{folder}/agent/client-kubelet.crt"),
         config_present=config is not None,
         node_name=parse.config_value(config or "", "node-name"),
+        node_password=host.exists(NODE_PASSWORD),
         ports_in_use=ports_in_use(host, PORTS, state.main_pid if state else 0),
     )
 

@@ -58,6 +58,7 @@ class Node:
     architecture: str = ""
     kernel: str = ""
     container_runtime: str = ""
+    machine_id: str = ""
 
     @property
     def role(self) -> str:
@@ -138,6 +139,7 @@ def _node(item: Mapping[str, Any]) -> Node:
         architecture=info.get("architecture", ""),
         kernel=info.get("kernelVersion", ""),
         container_runtime=info.get("containerRuntimeVersion", ""),
+        machine_id=info.get("machineID", ""),
     )
 
 
@@ -156,6 +158,12 @@ def compare(nodes: Sequence[Node], expected: Sequence[Expected]) -> Comparison:
         ),
         version_skew=_skew(nodes),
     )
+
+
+def unsettled(nodes: Sequence[Node], expected: Sequence[Expected]) -> tuple[str, ...]:
+    """Return the names that keep :attr:`Comparison.settled` from being true."""
+    found = compare(nodes, expected)
+    return tuple(sorted({*found.missing, *found.not_ready, *(entry["name"] for entry in found.role_mismatch)}))
 
 
 def _skew(nodes: Sequence[Node]) -> tuple[Mapping[str, Any], ...]:

@@ -78,8 +78,8 @@ class Api(Protocol):
     def apply(self, objects: Sequence[Manifest], *, dry_run: bool) -> Completed:
         """Server-side apply with strict validation, taking over conflicting fields."""
 
-    def nodes(self) -> Completed:
-        """All nodes, as JSON."""
+    def nodes(self, names: Sequence[str]) -> Completed:
+        """A NodeList, as JSON, with at least the nodes called *names* that are there."""
 
     def wait_for_kinds(self, definitions: Sequence[str]) -> Completed:
         """Wait until the named CustomResourceDefinitions are established."""
@@ -370,12 +370,20 @@ def _holds_secret(path: Sequence[str]) -> bool:
 _MISSING = re.compile(r'namespaces "[^"]+" not found|no matches for kind "[^"]+" in version|resource mapping not found')
 
 
-def make_plan(api: Api, objects: Sequence[Manifest], joining: Iterable[str] = ()) -> Plan:
+def make_plan(api: Api, objects: Sequence[Manifest], joining: Iterable[str] = (), replaced: Iterable[str] = ()) -> Plan:
     """Return what applying *objects* (from ``prepare``) would change. Changes nothing; refused objects are refused here already.
 
+    *joining*: nodes that are not there only because this is a check; *replaced*: nodes that are there only because of that.
     One question to the API where all is as desired. Raises ManifestError for an object that the API refuses, and the port's error
     where the API cannot be asked.
     """
+    anew = frozenset(replaced)
+    gone = [manifest for manifest in objects if manifest["kind"] == "Node" and manifest["metadata"]["name"] in anew]
+    if gone:
+        others = [manifest for manifest in objects if manifest not in gone]
+        rest = make_plan(api, others, joining) if others else Plan(())
+        known = {item.ref: item for item in (*rest.items, *(predicted(manifest, anew) for manifest in gone))}
+        return replace(rest, items=tuple(known[ref(manifest)] for manifest in objects))
     done = api.diff(objects)
     if done.rc in (0, 1):
         plan = Plan(items_of(objects, done.stdout, joining))
@@ -398,7 +406,7 @@ def _keep_foreign_taints(api: Api, plan: Plan) -> Plan:
     changing = {item.manifest["metadata"]["name"]: item for item in plan.items if item.changes and _touches_taints(item)}
     if not changing:
         return plan
-    nodes = api.nodes()
+    nodes = api.nodes(sorted(changing))
     if not nodes.ok:
         raise api.unasked(nodes) or ManifestError(f"{next(iter(changing.values())).ref}: {_said(nodes)}.")
     live = {entry["metadata"]["name"]: entry for entry in json.loads(nodes.stdout)["items"]}

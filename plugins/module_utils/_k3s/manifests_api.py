@@ -31,8 +31,9 @@ class KubectlApi:
             "apply", *self._server_side, "--validate=strict", "--output=name", *mode, stdin=_listed(objects), timeout=_SECONDS
         )
 
-    def nodes(self) -> Completed:
-        return self._kubectl("get", "--raw", "/api/v1/nodes")
+    def nodes(self, names: Sequence[str]) -> Completed:
+        selector = f"?fieldSelector=metadata.name={names[0]}" if len(names) == 1 else ""
+        return self._kubectl("get", "--raw", f"/api/v1/nodes{selector}")
 
     def wait_for_kinds(self, definitions: Sequence[str]) -> Completed:
         names = [f"crd/{name}" for name in definitions]

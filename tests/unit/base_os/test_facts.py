@@ -119,6 +119,7 @@ def test_a_pi_5() -> None:
         "agent_data": False,
         "config_present": False,
         "node_name": "",
+        "node_password": False,
         "ports_in_use": {},
     }
 

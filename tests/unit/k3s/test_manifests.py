@@ -362,7 +362,7 @@ class Replay:
         said = [self.refused[manifests.ref(entry)] for entry in objects if manifests.ref(entry) in self.refused]
         return Completed(("kubectl",), int(bool(said)), "", "\n".join(said))
 
-    def nodes(self) -> Completed:
+    def nodes(self, names: Sequence[str]) -> Completed:
         self._note("nodes", [])
         return Completed(("kubectl",), 0, '{"items": []}', "")
 

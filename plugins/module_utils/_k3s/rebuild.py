@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a node has to be rebuilt: the cluster knows it, and the host does not know the cluster any more. Pure.
+
+A node that is merely down, or healthy, is never rebuilt: its host still holds what it joined with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+
+#: states of a host beside its cluster
+HEALTHY, NEW, DOWN, REBUILD = "healthy", "new", "down", "rebuild"
+#: why a host has to be rebuilt
+NO_DATA, NODE_PASSWORD, MACHINE_ID, RESUMED = "no_data", "node_password", "machine_id", "resumed"
+
+#: A kubelet renews its lease every quarter of 40 seconds: https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats.
+#: After two renewals that did not come it is taken for silent.
+SILENT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a host says of itself.
+
+    *data*: it holds what it joined with (a server its datastore, an agent its certificate); *active*: its unit is up;
+    *password*: it has a node password; *password_fits*: that is the one the cluster expects, None where nobody compared;
+    *addresses*: all its own addresses, without prefix length.
+    """
+
+    name: str
+    server: bool
+    data: bool
+    active: bool
+    machine_id: str
+    addresses: tuple[str, ...]
+    password: bool
+    password_fits: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the cluster knows of a node.
+
+    *node*: it has a Node object; *password*: it expects a node password; *heartbeat*: when its kubelet renewed its lease last
+    (RFC 3339), empty for never; *silent*: seconds since then, None for never.
+    """
+
+    node: bool
+    password: bool
+    machine_id: str = ""
+    internal_ip: str = ""
+    heartbeat: str = ""
+    silent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """*state* of the host; *reasons* for a rebuild, in fixed order; *retire*: the cluster has to forget it first;
+    *alive*: something else still reports as this node, so it must not be retired now."""
+
+    state: str
+    reasons: tuple[str, ...] = ()
+    retire: bool = False
+    alive: bool = False
+
+
+def judge(host: Host, known: Known, *, begun: bool = False) -> Verdict:
+    """Return what *host* is to its cluster. *begun*: a rebuild of it was begun before and did not end."""
+    reasons = _reasons(host, known)
+    if reasons:
+        return Verdict(REBUILD, (*reasons, *((RESUMED,) if begun else ())), retire=True, alive=_is_alive_elsewhere(host, known))
+    if begun:
+        return Verdict(REBUILD, (RESUMED,))
+    if host.data and host.active:
+        return Verdict(HEALTHY)
+    return Verdict(DOWN if known.node or known.password else NEW)
+
+
+def _reasons(host: Host, known: Known) -> tuple[str, ...]:
+    if not (known.node or known.password):
+        return ()  # nothing to forget: it may simply join
+    found = []
+    # an agent with the right password gets its certificate anew; a server without its data is still a member of etcd
+    if not host.data and (host.server or not host.password_fits):
+        found.append(NO_DATA)
+    # a password that was made anew in a join that is still going on is compared too, so it counts only where it does not fit
+    if known.password and (not host.password or host.password_fits is False):
+        found.append(NODE_PASSWORD)
+    # what is up has told the cluster its machine id itself
+    if not (host.data and host.active) and known.machine_id and known.machine_id != host.machine_id:
+        found.append(MACHINE_ID)
+    return tuple(found)
+
+
+def _is_alive_elsewhere(host: Host, known: Known) -> bool:
+    """Whether a kubelet that is not this host's reports as this node. With the host's own address it cannot: nothing runs on it."""
+    return known.silent is not None and known.silent < SILENT_SECONDS and known.internal_ip not in host.addresses
+
+
+def silent_seconds(heartbeat: str, now: datetime) -> float | None:
+    """Return the seconds from *heartbeat* (``renewTime`` of a lease, RFC 3339 in UTC) to *now* (aware); None for an empty one."""
+    if not heartbeat:
+        return None
+    # datetime.fromisoformat of Python 3.10 reads no Z
+    return max(0.0, (now - datetime.fromisoformat(heartbeat.replace("Z", "+00:00"))).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A PersistentVolume whose data is on one node. *claim* is ``namespace/name``, empty when it is bound to none."""
+
+    name: str
+    claim: str
+    capacity: str
+    storage_class: str
+    path: str
+    bound: bool
+
+
+def volumes_on(text: str, hostname: str) -> tuple[Volume, ...]:
+    """Return the volumes of ``/api/v1/persistentvolumes`` that only the node with the label ``kubernetes.io/hostname`` *hostname* can hold.
+
+    local-path and local volumes name their node in ``nodeAffinity``:
+    https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity. Raises PifleetError when *text* is no such list.
+    """
+    try:
+        found = [_volume(item) for item in json.loads(text)["items"] if hostname in _hostnames(item)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PifleetError(
+            f"the API's list of volumes cannot be read: {error!r}.", "Is the kubeconfig's server a Kubernetes API?"
+        ) from error
+    return tuple(sorted(found, key=lambda volume: volume.name))
+
+
+def _hostnames(item: Mapping[str, Any]) -> set[str]:
+    required = ((item["spec"].get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms") or []
+    expressions = [e for term in required for e in term.get("matchExpressions") or []]
+    return {v for e in expressions if e["key"] == "kubernetes.io/hostname" and e["operator"] == "In" for v in e.get("values") or []}
+
+
+def _volume(item: Mapping[str, Any]) -> Volume:
+    spec, claim = item["spec"], item["spec"].get("claimRef") or {}
+    return Volume(
+        name=item["metadata"]["name"],
+        claim=f"{claim['namespace']}/{claim['name']}" if claim.get("name") else "",
+        capacity=(spec.get("capacity") or {}).get("storage", ""),
+        storage_class=spec.get("storageClassName", ""),
+        path=(spec.get("hostPath") or spec.get("local") or {}).get("path", ""),
+        bound=(item.get("status") or {}).get("phase") == "Bound",
+    )
+
+
+#: What the kubelet, k3s and the roles of this collection put on a Node themselves; what else is there, somebody else did.
+#: https://kubernetes.io/docs/reference/labels-annotations-taints/; k3s pkg/agent/run.go, pkg/server/server.go, pkg/spegel.
+_SET_ANEW = frozenset(
+    {
+        *(f"{prefix}kubernetes.io/{key}" for prefix in ("", "beta.") for key in ("arch", "os", "hostname", "instance-type")),
+        "node.kubernetes.io/instance-type",
+        *(f"node-role.kubernetes.io/{role}" for role in ("control-plane", "master", "etcd", "worker")),
+    }
+)
+_SET_ANEW_UNDER = ("egress.k3s.io/", "p2p.k3s.cattle.io/", "etcd.k3s.cattle.io/", "k3s.io/")
+_LIFECYCLE = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+
+
+def kept_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels that have to be put back because nobody else would."""
+    return {k: v for k, v in sorted(labels.items()) if k not in _SET_ANEW and not k.startswith(_SET_ANEW_UNDER)}
+
+
+def kept_taints(taints: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return the taints that have to be put back: all but those that Kubernetes sets and lifts with the state of a node."""
+    return [{k: v for k, v in t.items() if k in ("key", "value", "effect")} for t in taints if not t["key"].startswith(_LIFECYCLE)]

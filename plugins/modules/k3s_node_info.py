@@ -1,0 +1,184 @@
+#!/usr/bin/python
+# Copyright: Contributors to the pifleet.ops collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says what a cluster knows of some of its nodes: everything that is lost, or has to come back, when one is rebuilt."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_node_info
+short_description: Say what a cluster knows of some of its nodes
+version_added: "0.1.0"
+author:
+  - pifleet.ops contributors (@pifleet)
+description:
+  - Asks the Kubernetes API for single nodes, their pods, and the volumes whose data is on them. It never lists all nodes or all pods,
+    except the nodes where one of those asked for is a member of etcd, whose quorum is then judged.
+  - Changes nothing.
+options:
+  nodes:
+    description: Names of nodes in the API. Compared in lower case.
+    type: list
+    elements: str
+    required: true
+  kubeconfig:
+    description: Kubeconfig to use.
+    type: path
+    default: /etc/rancher/k3s/k3s.yaml
+  kubectl:
+    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
+    type: list
+    elements: str
+attributes:
+  check_mode:
+    description: Changes nothing, so it does the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is no difference to show.
+    support: none
+seealso:
+  - module: pifleet.ops.k3s_cluster_info
+  - module: pifleet.ops.k3s_node
+"""
+
+EXAMPLES = r"""
+- name: Ask what the cluster knows of a node
+  pifleet.ops.k3s_node_info:
+    nodes: [pi-cluster-4.local]
+  delegate_to: pi-cluster-1.local
+"""
+
+RETURN = r"""
+nodes:
+  description: What is known, by node name in lower case.
+  type: dict
+  returned: success
+  contains:
+    node:
+      description:
+        - The Node object in short; null where there is none.
+        - Keys C(role), C(ready), C(version), C(internal_ip), C(machine_id), C(schedulable), C(labels), C(annotations), C(taints).
+      type: dict
+    password:
+      description: Whether the cluster expects a certain node password of it.
+      type: bool
+    heartbeat:
+      description: When its kubelet renewed its lease last; empty for never.
+      type: str
+    silent:
+      description: Seconds since then, by this host's clock; null for never.
+      type: float
+    pods:
+      description:
+        - Its pods, each with C(name) (as namespace/name), C(controller) (as kind/name), C(phase) and C(ready).
+        - Static ones and those that ended are left out.
+      type: list
+      elements: dict
+    volumes:
+      description:
+        - PersistentVolumes whose data is on this node alone.
+        - Each has C(name), C(claim) (as namespace/name), C(capacity), C(storage_class), C(path) and C(bound).
+      type: list
+      elements: dict
+    kept_labels:
+      description: Those of its labels that nobody but a person or a program outside k3s would set again.
+      type: dict
+    kept_taints:
+      description: Those of its taints that are not Kubernetes' own.
+      type: list
+      elements: dict
+    removal_refused:
+      description: Why it must not be taken out of the cluster, empty when it may.
+      type: str
+"""
+
+import json
+from dataclasses import asdict
+from datetime import datetime, timezone
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members, rebuild, workloads
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
+
+REQUEST_SECONDS = 20.0
+
+
+def ask(kubectl, *arguments):
+    """Return the output of one kubectl call, or raise what went wrong."""
+    done = kubectl("get", *arguments, timeout=REQUEST_SECONDS)
+    if not done.ok:
+        raise error_of(done, kubectl.kubeconfig)
+    return done.stdout
+
+
+def one(kubectl, *arguments):
+    """Return one object, None where there is none."""
+    text = ask(kubectl, *arguments, "--ignore-not-found", "-o", "json")
+    return json.loads(text) if text.strip() else None
+
+
+def short(node):
+    fields = asdict(node)
+    return {k: fields[k] for k in ("ready", "version", "internal_ip", "machine_id", "schedulable", "labels", "annotations", "taints")} | {
+        "role": node.role
+    }
+
+
+def refusal(kubectl, name):
+    """Why etcd needs the member of *name*, empty where it does not."""
+    nodes = {node.name: node for node in cluster.parse_nodes(ask(kubectl, "--raw", "/api/v1/nodes"))}
+    try:
+        members.plan_removal(nodes, name)
+    except PifleetError as error:
+        return str(error)
+    return ""
+
+
+def look(kubectl, name, volumes):
+    found = one(kubectl, "node", name)
+    node = cluster.parse_nodes(json.dumps({"items": [found]}))[0] if found else None
+    lease = one(kubectl, "-n", "kube-node-lease", "lease", name) or {}
+    heartbeat = (lease.get("spec") or {}).get("renewTime") or ""
+    pods = workloads.pods_of(ask(kubectl, "--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"))
+    secret = ask(kubectl, "-n", "kube-system", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name")
+    hostname = node.labels.get("kubernetes.io/hostname", name) if node else name
+    return {
+        "node": short(node) if node else None,
+        "password": bool(secret.strip()),
+        "heartbeat": heartbeat,
+        "silent": rebuild.silent_seconds(heartbeat, datetime.now(tz=timezone.utc)),
+        "pods": [asdict(pod) for pod in pods],
+        "volumes": [asdict(volume) for volume in rebuild.volumes_on(volumes, hostname)],
+        "kept_labels": rebuild.kept_labels(node.labels) if node else {},
+        "kept_taints": rebuild.kept_taints(node.taints) if node else [],
+        "removal_refused": refusal(kubectl, name) if node and is_etcd(node) else "",
+    }
+
+
+def run(params):
+    with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
+        volumes = ask(kubectl, "--raw", "/api/v1/persistentvolumes")
+        return {"changed": False, "nodes": {name.lower(): look(kubectl, name.lower(), volumes) for name in params["nodes"]}}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "nodes": {"type": "list", "elements": "str", "required": True},
+            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
+            "kubectl": {"type": "list", "elements": "str"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**run(module.params))
+    except PifleetError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+#!/usr/bin/python
+# Copyright: Contributors to the pifleet.ops collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Says whether a node's password is the one that its cluster expects. The password never leaves the node."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: k3s_node_password_info
+short_description: Say whether a node's password is the one that its cluster expects
+version_added: "0.1.0"
+author:
+  - pifleet.ops contributors (@pifleet)
+description:
+  - On a server, with O(nodes), it returns the hashes that the cluster keeps of the passwords of these nodes.
+  - On a node, with O(hash), it says whether the node's own password has this hash. The password itself never leaves the node.
+  - k3s refuses a node that joins with another password than the one of its first join.
+options:
+  nodes:
+    description: Names of nodes in the API.
+    type: list
+    elements: str
+  hash:
+    description: The hash to compare with.
+    type: str
+  kubeconfig:
+    description: Kubeconfig to use, with O(nodes).
+    type: path
+    default: /etc/rancher/k3s/k3s.yaml
+  kubectl:
+    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
+    type: list
+    elements: str
+attributes:
+  check_mode:
+    description: Changes nothing, so it does the same in check mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is no difference to show.
+    support: none
+seealso:
+  - module: pifleet.ops.k3s_node_info
+"""
+
+EXAMPLES = r"""
+- name: Ask what the cluster expects
+  pifleet.ops.k3s_node_password_info:
+    nodes: [pi-cluster-4.local]
+  delegate_to: pi-cluster-1.local
+  no_log: true
+  register: expected
+
+- name: Compare on the node
+  pifleet.ops.k3s_node_password_info:
+    hash: "{{ expected.hashes['pi-cluster-4.local'] }}"
+  no_log: true
+"""
+
+RETURN = r"""
+hashes:
+  description: Hash by node name, empty where the cluster keeps none.
+  type: dict
+  returned: with O(nodes)
+fits:
+  description: Whether the node's password has the hash. V(false) where it has none.
+  type: bool
+  returned: with O(hash)
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import members, node_password
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import Kubectl, error_of
+
+
+def hashes(kubectl, nodes):
+    found = {}
+    for node in nodes:
+        done = kubectl(
+            "-n", "kube-system", "get", "secret", members.password_secret(node), "--ignore-not-found", "-o", "json", timeout=20.0
+        )
+        if not done.ok:
+            raise error_of(done, kubectl.kubeconfig)
+        found[node] = node_password.hash_of(done.stdout)
+    return found
+
+
+def run(params):
+    if params["nodes"] is None:
+        own = read_text(node_password.PATH) or ""
+        return {"changed": False, "fits": bool(own.strip()) and node_password.fits(own, params["hash"])}
+    with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
+        return {"changed": False, "hashes": hashes(kubectl, params["nodes"])}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "nodes": {"type": "list", "elements": "str"},
+            "hash": {"type": "str", "no_log": True},
+            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
+            "kubectl": {"type": "list", "elements": "str"},
+        },
+        mutually_exclusive=[("nodes", "hash")],
+        required_one_of=[("nodes", "hash")],
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**run(module.params))
+    except PifleetError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
