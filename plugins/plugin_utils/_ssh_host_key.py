@@ -301,15 +301,20 @@ def _name(address: str, port: int) -> str:
 
 
 def files_of(value: str, exists: Callable[[str], bool]) -> tuple[str, ...]:
-    """Return the files of a list that `ssh -G` printed without quotes: words that together are a file are one path with spaces."""
-    words, found = value.split(), list[str]()
+    """Return the files of a list that `ssh -G` printed, which puts no quotes around paths with spaces."""
+    words, found = [os.path.expanduser(word) for word in value.split()], list[str]()
     while words:
-        joined = [" ".join(words[:n]) for n in range(len(words), 1, -1)]
-        path = next((p for p in joined if exists(p)), words[0])
-        words = words[len(path.split()) :]
+        size = next((n for n in range(len(words), 0, -1) if exists(" ".join(words[:n]))), 0) or _length(words, exists)
+        path, words = " ".join(words[:size]), words[size:]
         if path not in _NO_FILE:
             found.append(path)
-    return tuple(os.path.expanduser(path) for path in dict.fromkeys(found))
+    return tuple(dict.fromkeys(found))
+
+
+def _length(words: Sequence[str], exists: Callable[[str], bool]) -> int:
+    """How many *words* are the path of a file that is not there yet: all up to the next absolute path."""
+    ends = (n for n, word in enumerate(words) if n and (word.startswith("/") or word in _NO_FILE or exists(word)))
+    return 1 if words[0] in _NO_FILE else next(ends, len(words))
 
 
 def addresses_of(name: str) -> list[str]:

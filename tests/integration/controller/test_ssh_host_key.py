@@ -328,6 +328,22 @@ def test_proxy_is_told_with_a_way_out(controller: Controller, node: Node) -> Non
     assert (down.rc, down.recap["node"]["failed"]) == (4, 0), down.out
 
 
+def test_old_key_of_all_users_is_told(controller: Controller, node: Node) -> None:
+    """The system's known_hosts is not the user's to change: the new key goes beside it, and the old one is named."""
+    node.start("new")
+    everyone = node.folder / "everyone"
+    everyone.write_text(node.knows("old"))
+    quiet = f"-o ControlMaster=no -o ControlPath=none -o GlobalKnownHostsFile={everyone}"
+    nowhere = controller.play(PLAY, *ACCEPT, inventory=node.inventory(ssh_args=f"{quiet} -o UserKnownHostsFile=/dev/null"))
+    assert nowhere.rc == 2 and "ssh is told to keep no known_hosts" in plain(nowhere), nowhere.out
+    assert "TASK [Trust the new key]" not in nowhere.out
+    played = controller.play(PLAY, *ACCEPT, inventory=node.inventory(ssh_args=quiet))
+    assert (played.rc, played.changed) == (0, 1), played.out
+    assert f"still trusted by all users of this controller: {everyone}:1, {everyone}:2" in plain(played)
+    assert (everyone.read_text(), node.known_hosts.read_text()) == (node.knows("old"), node.knows("new"))
+    assert controller.play(PLAY, inventory=node.inventory(ssh_args=quiet)).changed == 0
+
+
 def test_certificate_of_a_known_authority(controller: Controller, node: Node) -> None:
     """Trust comes from the authority: a new key with its certificate is no change, and one without is told."""
     key = node.key("new", "ed25519")
