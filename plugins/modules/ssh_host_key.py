@@ -77,35 +77,95 @@ RETURN = r"""
 host_key_changed:
   description: Whether the host offers another key than the known one.
   type: bool
-  returned: with O(state=inspected)
+  returned: state is inspected
 known:
-  description: The keys that were known, each with RV(known[].type), RV(known[].fingerprint), RV(known[].file) and RV(known[].line).
+  description: The keys that were known.
   type: list
   elements: dict
-  returned: with O(state=inspected), when the key changed or is revoked
+  returned: state is inspected, and the key changed or is revoked
+  contains:
+    type:
+      description: Type of the key, such as C(ssh-ed25519).
+      type: str
+      returned: always
+    fingerprint:
+      description: SHA-256 fingerprint, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
+    file:
+      description: The known_hosts.
+      type: str
+      returned: always
+    line:
+      description: Number of the line.
+      type: int
+      returned: always
 offered:
-  description: The keys that the host offers, each with RV(offered[].type) and RV(offered[].fingerprint).
+  description: The keys that the host offers.
   type: list
   elements: dict
-  returned: with O(state=inspected), when the key changed or is revoked
+  returned: state is inspected, and the key changed or is revoked
+  contains:
+    type:
+      description: Type of the key, such as C(ssh-ed25519).
+      type: str
+      returned: always
+    fingerprint:
+      description: SHA-256 fingerprint, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
 pinned:
   description: A known_hosts with the offered keys alone; it is gone when the run ends.
   type: str
-  returned: with O(state=inspected), when the key changed and is accepted
+  returned: state is inspected, and a changed key is accepted
 ssh_args:
   description: What to set C(ansible_ssh_args) to, so that the run trusts RV(pinned) alone. The connection's own arguments follow.
   type: str
-  returned: with O(state=inspected), when the key changed and is accepted
+  returned: state is inspected, and a changed key is accepted
 removed:
-  description: The entries that were replaced, each with type, fingerprint, file and line.
+  description: The entries that were replaced.
   type: list
   elements: dict
-  returned: with O(state=replaced)
+  returned: state is replaced
+  contains:
+    type:
+      description: Type of the key, such as C(ssh-ed25519).
+      type: str
+      returned: always
+    fingerprint:
+      description: SHA-256 fingerprint, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
+    file:
+      description: The known_hosts.
+      type: str
+      returned: always
+    line:
+      description: Number of the line.
+      type: int
+      returned: always
 added:
-  description: The entries that are new, each with name, type, fingerprint and file.
+  description: The entries that are new.
   type: list
   elements: dict
-  returned: with O(state=replaced)
+  returned: state is replaced
+  contains:
+    name:
+      description: Name in known_hosts.
+      type: str
+      returned: always
+    type:
+      description: Type of the key, such as C(ssh-ed25519).
+      type: str
+      returned: always
+    fingerprint:
+      description: SHA-256 fingerprint, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
+    file:
+      description: The known_hosts.
+      type: str
+      returned: always
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -415,7 +415,8 @@ def pinned_text(names: Iterable[str], keys: Iterable[Key]) -> str:
 def pinned_keys(path: str, names: Sequence[str]) -> list[Key]:
     """Return the keys that an inspection wrote into *path*. Raises HostKeyError for a file that is none of this host."""
     found = [parse_line(line, path, number) for number, line in enumerate(split_lines(read(path)), 1)]
-    keys = sorted({e.key for e in found if e and e.patterns == ",".join(names)})
+    # the first name alone counts: the addresses after it may have become others since
+    keys = sorted({e.key for e in found if e and names[0] in e.patterns.split(",")})
     if not keys:
         raise HostKeyError(
             f"{path} has no keys of {names[0]}.", "Give what `state: inspected` returned as pinned, in the same run and for the same host."
@@ -474,8 +475,8 @@ def _replace_all(target: Target, wanted: Sequence[Key], find: Find, *, check: bo
     missing = tuple((name, key) for name in target.names for key in wanted if (name, key) not in kept)
     first = next((file for file, revised in plans if revised.removed or revised.kept), target.user_files[0])
     done = []
-    # the file that gets the new keys comes first: killed after it, the host is known
-    for file, revised in sorted(plans, key=lambda plan: plan[0] != first):
+    # no file before the one that gets the new keys changes: killed after it, the host is known
+    for file, revised in plans:
         added = missing if file == first else ()
         result = _shown(file, revised, target.names, added)
         if not result.changed:

@@ -465,6 +465,7 @@ def test_pinned_file_round_trip(tmp_path: Path) -> None:
     names = (HOST, "192.0.2.4")
     file.write_text(keys.pinned_text(names, [NEW_RSA, NEW]))
     assert keys.pinned_keys(str(file), names) == [NEW, NEW_RSA]
+    assert keys.pinned_keys(str(file), (HOST, "192.0.2.5")) == [NEW, NEW_RSA], "its address changed since"
     for content in (None, b"", b"\xff\0garbage", line("pi-3", NEW).encode()):
         file.unlink(missing_ok=True)
         if content is not None:
