@@ -252,8 +252,11 @@ def test_disk_that_is_full(controller: Controller) -> None:
     played.assert_clear()
     assert reports(controller) == [], "no report of what is not in the ledger"
     (rebuild,) = recorded(controller)
-    assert (rebuild.status, rebuild.attempts[1].steps[-1].step) == ("failed", "workloads")
-    assert controller.play(play(*whole()), "--limit", "one").rc == 0
+    assert rebuild.status != "succeeded"
+    assert (rebuild.attempts[1].steps[-1].step, rebuild.attempts[1].steps[-1].ended_at) == ("workloads", None)
+    resumed = controller.play(play(*whole()), "--limit", "one")
+    assert resumed.rc == 0, resumed.out
+    assert said(resumed, "OPENED")["one"]["status"] == "interrupted", "with a full disk the end of the run was not recorded either"
     assert verify(recorded(controller)[0]) == []
 
 
