@@ -18,7 +18,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action imp
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ssh_host_key import Entry, HostKeyError, Key, Marker, Target, Verdict
 
 #: what ssh says when it refuses a key
-_REFUSALS = ("host key verification failed", "host identification has changed", "no matching host key")
+_REFUSALS = ("host key verification failed", "host identification has changed")
 
 
 class ActionModule(ControllerAction):
@@ -56,11 +56,12 @@ class ActionModule(ControllerAction):
         return {"changed": False, "unreachable": True, "host_key_changed": False, "msg": f"{said} {note}".strip()}
 
     def _behind_proxy(self, params: dict[str, Any], target: Target, entries: Sequence[Entry]) -> dict[str, Any]:
-        """ssh-keyscan knows no proxies: only what ssh said tells a changed key from a host that is down."""
+        """ssh-keyscan knows no proxies: only what ssh said tells a changed key from a host that is down, or from a proxy's own key."""
         said = params["failure"].lower()
-        if said and not any(text in said for text in _REFUSALS):
+        refused = any(text in said for text in _REFUSALS) and any(name in said for name in target.names)
+        where = next((e for e in entries if e.marker is Marker.KNOWN), None)
+        if where is None or (said and not refused):
             return self._unreachable(params)
-        where = next((e for e in entries if e.marker is Marker.KNOWN), entries[0])
         remove = shlex.join(["ssh-keygen", "-R", target.names[0], "-f", where.file])
         raise HostKeyError(
             f"The SSH host key of {self._host} ({target.names[0]}) is not the known one ({where.where}), and it cannot be asked for: "

@@ -323,6 +323,10 @@ def test_proxy_is_told_with_a_way_out(controller: Controller, node: Node) -> Non
     text = plain(played)
     assert played.rc == 2 and "is reached through a proxy" in text and f"ssh-keygen -R '{node.name}' -f" in text, played.out
     assert node.known_hosts.read_text() == node.knows("old")
+    node.write(f"@revoked * {public(node.key('third', 'rsa'))}\n")
+    never_known = controller.play(PLAY, *ACCEPT, inventory=fleet)
+    assert (never_known.rc, never_known.recap["node"]["failed"]) == (4, 0), never_known.out
+    node.write(node.knows("old"))
     node.stop()
     down = controller.play(PLAY, *ACCEPT, inventory=fleet)
     assert (down.rc, down.recap["node"]["failed"]) == (4, 0), down.out
