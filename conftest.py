@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+# how long an example takes says something about the machine's other work, not about the code
+settings.register_profile("pifleet", deadline=None)
+settings.load_profile("pifleet")
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)
 

@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
 
     command("prepare", "make the node image and the k3s artifacts, start nothing")
     command("up", "start the nodes that do not run").add_argument("nodes", nargs="*", metavar="NODE")
-    command("wipe", "destroy nodes and start them anew, as reflashed cards").add_argument("nodes", nargs="+", metavar="NODE")
+    wipe = command("wipe", "destroy nodes and start them anew, as reflashed cards")
+    wipe.add_argument("nodes", nargs="+", metavar="NODE")
+    wipe.add_argument("--stale-host-key", action="store_true", help="leave the old host keys in known_hosts, as after a swap of the card")
     down = command("down", "remove nodes, disks and network of the fleet; put changed sysctls back")
     down.add_argument("--all", action="store_true", help="all fleets of this machine")
     command("status", "what runs").add_argument("--json", action="store_true", help="for programs")
@@ -80,7 +82,7 @@ def _up(chosen: argparse.Namespace, console: Console) -> int:
 
 
 def _wipe(chosen: argparse.Namespace, console: Console) -> int:
-    for node in fleet.wipe(_load(chosen), chosen.nodes, console):
+    for node in fleet.wipe(_load(chosen), chosen.nodes, console, trust=not chosen.stale_host_key):
         console.line(f"{node.name} is as new")
     return 0
 

@@ -64,15 +64,19 @@ def _start(fleet: Fleet, absent: Sequence[Node], prepared: Prepared, console: Co
         nodes.start(fleet, absent, prepared.image, build.folder(), step.say)
 
 
-def wipe(fleet: Fleet, names: Sequence[str], console: Console) -> tuple[Node, ...]:
-    """Destroy nodes and start them anew: new disk, new host key, new machine id, as a reflashed card."""
+def wipe(fleet: Fleet, names: Sequence[str], console: Console, *, trust: bool = True) -> tuple[Node, ...]:
+    """Destroy nodes and start them anew: new disk, new host key, new machine id, as a reflashed card.
+
+    *trust*: their new host keys take the place of the old ones in ``known_hosts``; without it they are strangers, as such a card is.
+    """
     chosen = fleet.chosen(names)
     with paths.machine_in_use(), paths.locked(paths.fleet_state(fleet.name) / "lock"):
         prepared = prepare(fleet, console)
         existing = {row["node"]: row["name"] for row in docker.containers(fleet.name)}
         nodes.remove([existing[node.name] for node in chosen if node.name in existing])
         _start(fleet, chosen, prepared, console)
-        nodes.write_known_hosts(fleet, chosen)
+        if trust:
+            nodes.write_known_hosts(fleet, chosen)
     return chosen
 
 

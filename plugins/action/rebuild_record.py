@@ -63,10 +63,12 @@ class ActionModule(LedgerAction):
         return asdict(self._rebuilds.start(self._process, subject, self._detail))
 
     def _step(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"rebuild_id": self._rebuilds.step(self._process, self._host, params["step"], self._detail), "step": params["step"]}
+        hosts = [self._host] if params["hosts"] is None else params["hosts"]
+        ids = [self._rebuilds.step(self._process, host, params["step"], self._detail) for host in hosts]
+        return {"rebuild_id": ids[0] if ids else None, "step": params["step"]}
 
-    def _note(self, _params: dict[str, Any]) -> dict[str, Any]:
-        rebuild_id, step = self._rebuilds.note(self._process, self._host, self._detail)
+    def _note(self, params: dict[str, Any]) -> dict[str, Any]:
+        rebuild_id, step = self._rebuilds.note(self._process, self._host, self._detail, params["step"])
         return {"rebuild_id": rebuild_id, "step": step}
 
     def _abandon(self, _params: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,17 @@ class ActionModule(ControllerAction):
             atomic_file.write_atomic(path, keys.pinned_text(target.names, offered), mode=0o600, folder_mode=0o700)
         except OSError as error:
             raise HostKeyError(f"{path} cannot be written: {error.strerror or error}.", "Make room there, and run again.") from error
-        pin = shlex.join(keys.pin_words(str(path), has_command=target.has_command))
+        pin = shlex.join([*keys.pin_words(str(path), has_command=target.has_command), "-o", f"ControlPath={self._own_control_path(path)}"])
         own = str(self._option("ssh_args") or "")
         pinned = {"pinned": str(path), "ssh_args": f"{pin} {own}".strip()}
         return {"changed": False, "host_key_changed": True, **_shown(entries, offered), **pinned}
+
+    def _own_control_path(self, pinned: Path) -> str:
+        """A socket for this run's connections alone. Over a shared one a later run would reach the node without a look at its key."""
+        folder = Path(str(self._option("control_path_dir") or "~/.ansible/cp")).expanduser()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # as long as Ansible's own names: a socket's path must not exceed about a hundred characters
+        return str(folder / hashlib.sha256(str(pinned).encode()).hexdigest()[:10])
 
     def _replace(self, params: dict[str, Any]) -> dict[str, Any]:
         if self._connection.transport != "ssh":
@@ -135,7 +143,14 @@ class ActionModule(ControllerAction):
         words = [*ssh_args, *(["-o", f"Port={port}"] if port is not None else []), *(["-o", f'User="{user}"'] if user else [])]
         for name in ("ssh_common_args", "ssh_extra_args"):
             words += keys.split_args(self._option(name))
-        return self._ssh.target(str(self._option("ssh_executable")), words, str(self._option("host")))
+        target = self._ssh.target(str(self._option("ssh_executable")), words, str(self._option("host")))
+        # by its name in the inventory a person may have reached the same machine: what stood for both is stale for both
+        name = keys.name_of(self._host, target.port)
+        known = {e.key for e in self._ssh.entries(target) if e.marker is Marker.KNOWN}
+        also = self._ssh.entries(replace(target, names=(name,), global_files=()))
+        return (
+            replace(target, names=(*target.names, name)) if known.intersection(e.key for e in also) and name not in target.names else target
+        )
 
     def _option(self, name: str) -> Any:
         value = self._connection.get_option(name)

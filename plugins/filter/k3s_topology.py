@@ -12,7 +12,7 @@ author: pifleet.ops contributors (@pifleet)
 description:
   - Decides from the state of all servers of the inventory, those outside C(--limit) included.
   - Fails rather than risk a second cluster.
-positional: servers, play_hosts, outside
+positional: servers, play_hosts, outside, force_init, restored, begun
 options:
   _input:
     description:
@@ -43,6 +43,10 @@ options:
     description: The server that a snapshot is restored on. It starts the cluster, and everyone else joins it.
     type: str
     default: ""
+  begun:
+    description: Rebuilds that did not end, by host, as M(pifleet.ops.run_record) returned them.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -56,7 +60,9 @@ _value:
   description:
     - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), and C(join): the URL to join by host name."
     - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
-    - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster.
+    - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, and those
+      of C(begun).
+    - C(unsettled) lists these and those with a conflict of versions.
     - C(version_conflicts) says, by host name, why a bootstrap must not go on with a host, because its k3s has another version.
   type: dict
 """
@@ -108,6 +114,7 @@ def k3s_topology(
     outside: Sequence[Mapping[str, Any]] = (),
     force_init: bool = False,
     restored: str = "",
+    begun: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the topology of this run as a dictionary."""
     facts: dict[str, Mapping[str, Any]] = {name: hostvars[name]["pi_facts_result"]["pi"] for name in play_hosts}
@@ -129,14 +136,18 @@ def k3s_topology(
         topology = decide([server(name) for name in servers], joined, force_init=force_init, restored=restored)
     except PifleetError as error:
         raise AnsibleFilterError(str(error)) from error
+    running = topology.exists and not restored and _active(facts.get(topology.peer, {})) in _UP
+    doubtful = [name for name in play_hosts if running and (name in (begun or {}) or not _serves(facts[name], name in servers))]
+    conflicts = version_conflicts(_installed(hostvars, facts, servers, play_hosts))
     return {
-        "version_conflicts": version_conflicts(_installed(hostvars, facts, servers, play_hosts)),
+        "version_conflicts": conflicts,
         "init": topology.init,
         "peer": topology.peer,
         "peer_address": topology.peer_address,
         "exists": topology.exists,
-        "running": topology.exists and not restored and _active(facts.get(topology.peer, {})) in _UP,
-        "doubtful": [name for name in play_hosts if topology.exists and not _serves(facts[name], name in servers)],
+        "running": running,
+        "doubtful": doubtful,
+        "unsettled": [name for name in play_hosts if name in doubtful or name in conflicts],
         "urls": list(topology.urls),
         "join": {name: topology.url_for(name) for name in dict.fromkeys([*servers, *play_hosts])},
     }

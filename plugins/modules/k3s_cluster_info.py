@@ -147,6 +147,11 @@ role_mismatch:
   type: list
   elements: dict
   returned: success
+unsettled:
+  description: Names of all nodes that are missing, not Ready, or of another role. Empty where no API answered.
+  type: list
+  elements: str
+  returned: success
 version_skew:
   description:
     - Nodes whose kubelet has another version than the API server.
@@ -227,6 +232,7 @@ def run(params, check_mode):
         "unexpected": list(comparison.unexpected),
         "not_ready": list(comparison.not_ready),
         "role_mismatch": list(comparison.role_mismatch),
+        "unsettled": list(cluster.unsettled(nodes, expected)) if reachable else [],
         "version_skew": list(comparison.version_skew),
         "waited": round(waited, 1),
     }

@@ -148,6 +148,10 @@ plan:
   type: list
   elements: dict
   sample: [{kind: file, target: /etc/rancher/k3s/config.yaml, reason: content}]
+ready:
+  description: Whether k3s ran already, and said so to systemd, so that there is nothing to wait for.
+  returned: success
+  type: bool
 unit_action:
   description: What was done to the unit.
   returned: always
@@ -422,7 +426,13 @@ def main() -> None:
                 Path(leftover).unlink(missing_ok=True)
     except (PifleetError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(plan.changes), plan=as_result(plan.changes), unit_action=plan.unit_action, diff=as_diff(plan.changes))
+    module.exit_json(
+        changed=bool(plan.changes),
+        plan=as_result(plan.changes),
+        unit_action=plan.unit_action,
+        ready=plan.unit_action == "none" and facts.unit.active == "active",
+        diff=as_diff(plan.changes),
+    )
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 # Copyright: Contributors to the pifleet.ops collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes a node out of a k3s cluster: its etcd member, its Node object and its password."""
+"""Takes a node out of a k3s cluster: its etcd member, its Node object and its password. Puts labels and taints back on one."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: k3s_node
-short_description: Take a node out of a k3s cluster
+short_description: Take a node out of a k3s cluster, or put back what others had set on it
 version_added: "0.1.0"
 author:
   - pifleet.ops contributors (@pifleet)
@@ -26,9 +26,25 @@ options:
     description:
       - With V(absent) the node leaves the cluster.
       - With V(readmitted) only the Secret with its password is removed, so that the node may register with another one.
+      - With V(marked) the node gets those of O(labels) and O(taints) that it does not have. Nothing is taken from it.
     type: str
-    choices: [absent, readmitted]
+    choices: [absent, readmitted, marked]
     default: absent
+  labels:
+    description: Labels of a node that is V(marked).
+    type: dict
+    default: {}
+  taints:
+    description: Taints of a node that is V(marked), each with C(key), C(effect) and mostly C(value).
+    type: list
+    elements: dict
+    default: []
+  rejoins:
+    description:
+      - That the node is removed and joins anew before this task when it is no check.
+      - In check mode all is then predicted as missing.
+    type: bool
+    default: false
   heartbeat:
     description:
       - The node's last sign of life, as M(pifleet.ops.k3s_node_info) returned it. Where there is a later one by now, the node came back
@@ -70,12 +86,19 @@ EXAMPLES = r"""
 RETURN = r"""
 removed:
   description: What was, or in check mode would be, removed.
-  returned: success
+  returned: with O(state=absent) and O(state=readmitted)
   type: list
   elements: str
   sample: [etcd member pi-cluster-3.local, node/pi-cluster-3.local, secret/pi-cluster-3.local.node-password.k3s]
+added:
+  description: Labels and taints that were, or in check mode would be, added.
+  returned: with O(state=marked)
+  type: list
+  elements: str
+  sample: [label shelf=attic, "taint gpu=only:NoSchedule"]
 """
 
+import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -166,9 +189,32 @@ def remove_node(kubectl, name, timeout):
     wait_until(f"{name} did not leave the cluster", lambda: node_of(kubectl, name) is None, timeout)
 
 
+def mark(kubectl, params, check_mode):
+    """Add what the node lacks. Its resourceVersion goes along, so that nobody else's change in between is undone."""
+    name = params["node"]
+    while True:
+        text = ask(kubectl, "get", "node", name, "--ignore-not-found", "-o", "json")
+        if not text.strip() and not check_mode:
+            raise PifleetError(f"There is no node {name} in the cluster.", "`k3s kubectl get nodes` shows those that there are.")
+        missing = members.plan_marks(
+            {} if check_mode and params["rejoins"] else json.loads(text or "{}"), params["labels"], params["taints"]
+        )
+        if check_mode or not missing.added:
+            return list(missing.added)
+        done = kubectl("patch", "node", name, "--type=merge", f"--patch={missing.patch}", timeout=20.0)
+        if done.ok:
+            return list(missing.added)
+        if "the object has been modified" not in done.stderr:
+            raise error_of(done, kubectl.kubeconfig)
+
+
 def run(module):
     params = module.params
     name, timeout = params["node"], params["timeout"]
+    if params["state"] == "marked":
+        with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
+            added = mark(kubectl, params, module.check_mode)
+        module.exit_json(changed=bool(added), added=added, diff={"before": "", "after": "".join(f"{a}\n" for a in added)})
     removed = []
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
         if params["state"] == "absent":
@@ -198,7 +244,10 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "node": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["absent", "readmitted"], "default": "absent"},
+            "state": {"type": "str", "choices": ["absent", "readmitted", "marked"], "default": "absent"},
+            "labels": {"type": "dict", "default": {}},
+            "taints": {"type": "list", "elements": "dict", "default": []},
+            "rejoins": {"type": "bool", "default": False},
             "heartbeat": {"type": "str"},
             "timeout": {"type": "int", "default": 120},
             "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},

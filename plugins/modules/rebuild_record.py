@@ -25,7 +25,7 @@ options:
     description:
       - V(started) begins a rebuild of the host with the step C(detect), or resumes the one that did not succeed.
       - V(step) ends the current step and begins O(step).
-      - V(noted) merges O(detail) into the current step.
+      - V(noted) merges O(detail) into the current step, or into O(step).
       - V(finished) ends the last step and the rebuild. It fails, and the rebuild stays open, where the record is not whole. The whole
         record and the report are kept with the run.
       - V(abandoned) gives up the host's open rebuild, because the node is healthy without it. Does nothing where there is none.
@@ -50,8 +50,13 @@ options:
     description:
       - The step that begins. Required with O(state=step).
       - The current one is not begun again. One before it is refused.
+      - With O(state=noted) the step that O(detail) belongs to, one that this run has begun.
     type: str
     choices: [detect, retire, prepare, install, join, ready, workloads]
+  hosts:
+    description: With O(state=step) the hosts whose rebuilds begin it, so that one task does for all. Default is the task's host.
+    type: list
+    elements: str
   detail:
     description:
       - What is known of the step that is current when the task is done. Keys replace those that were given before.
@@ -174,6 +179,7 @@ ARGUMENT_SPEC = {
     "reasons": {"type": "list", "elements": "str"},
     "hardware": {"type": "str"},
     "step": {"type": "str", "choices": ["detect", "retire", "prepare", "install", "join", "ready", "workloads"]},
+    "hosts": {"type": "list", "elements": "str"},
     "detail": {"type": "dict"},
     "budget_minutes": {"type": "float"},
     "fail_over_budget": {"type": "bool", "default": False},

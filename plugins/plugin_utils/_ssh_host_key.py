@@ -278,9 +278,9 @@ def target_of(config: dict[str, str], exists: Callable[[str], bool], resolve: Ca
     address, port = config["hostname"], int(config.get("port") or _DEFAULT_PORT)
     proxy = next((config[key] for key in ("proxyjump", "proxycommand") if config.get(key, "none").lower() != "none"), "")
     alias = config.get("hostkeyalias", "")
-    names = [alias.lower()] if alias else [_name(address, port)]
+    names = [alias.lower()] if alias else [name_of(address, port)]
     if config.get("checkhostip") in {"yes", "true"} and not alias and not proxy:
-        names += [_name(found, port) for found in resolve(address)]
+        names += [name_of(found, port) for found in resolve(address)]
     algorithms = (config.get("hostkeyalgorithms") or "").split(",")
     return Target(
         address=address,
@@ -296,7 +296,8 @@ def target_of(config: dict[str, str], exists: Callable[[str], bool], resolve: Ca
     )
 
 
-def _name(address: str, port: int) -> str:
+def name_of(address: str, port: int) -> str:
+    """Return the name under which ssh knows the key of a host."""
     return address.lower() if port == _DEFAULT_PORT else f"[{address.lower()}]:{port}"
 
 

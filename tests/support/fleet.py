@@ -92,9 +92,10 @@ class Fleet:
     def up(self) -> None:
         self.lab("up", "-i", str(self.inventory))
 
-    def wipe(self, *nodes: str) -> None:
-        """Destroy and recreate nodes: new disk, host key, machine id."""
-        self.lab("wipe", "-i", str(self.inventory), *(nodes or tuple(self.hosts)))
+    def wipe(self, *nodes: str, stale_host_key: bool = False) -> None:
+        """Destroy and recreate nodes: new disk, host key, machine id. *stale_host_key*: the controller knows the old host key only."""
+        flags = ["--stale-host-key"] if stale_host_key else []
+        self.lab("wipe", "-i", str(self.inventory), *flags, *(nodes or tuple(self.hosts)))
 
     def sh(self, host: str, script: str, *, check: bool = True, timeout: float = 60) -> str:
         """Run a shell script on a node, past Ansible and past ssh: what a test sees does not depend on what it tests."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a node may leave its cluster, and in which steps. Pure; the façade ``k3s_node`` carries them out."""
+"""Whether a node may leave its cluster, in which steps, and what it lacks when it is back. Pure; the façade ``k3s_node`` carries it out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import Node
@@ -78,3 +79,26 @@ def removal_patch() -> str:
 def password_secret(name: str) -> str:
     """Name of the Secret (in kube-system) that holds a node back which joins again with another password: pkg/nodepassword."""
     return f"{name}.node-password.k3s"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What a node lacks: *added* in words, and the merge *patch* that adds it."""
+
+    added: tuple[str, ...]
+    patch: str
+
+
+def plan_marks(node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]]) -> Marks:
+    """Return what the Node object *node* lacks of *labels* and *taints*. A label that has another value by now is left as it is."""
+    meta, spec = node.get("metadata") or {}, node.get("spec") or {}
+    has = {(t["key"], t["effect"]) for t in spec.get("taints") or ()}
+    new_labels = {key: str(value) for key, value in sorted(labels.items()) if key not in (meta.get("labels") or {})}
+    new_taints = [dict(taint) for taint in taints if (taint["key"], taint["effect"]) not in has]
+    patch: dict[str, Any] = {"metadata": {"resourceVersion": meta.get("resourceVersion"), "labels": new_labels}}
+    if new_taints:
+        # a merge patch replaces a list as a whole: https://datatracker.ietf.org/doc/html/rfc7386
+        patch["spec"] = {"taints": [*(spec.get("taints") or ()), *new_taints]}
+    words = [f"label {key}={value}" for key, value in new_labels.items()]
+    words += [f"taint {t['key']}{'=' + t['value'] if t.get('value') else ''}:{t['effect']}" for t in new_taints]
+    return Marks(tuple(words), json.dumps(patch))

@@ -114,12 +114,19 @@ class Rebuilds:
             self._insert(db, rebuild_id, current.number + 1, run_id, name, moment, detail)
             return rebuild_id
 
-    def note(self, process: Process, host: str, detail: Mapping[str, Any]) -> tuple[str, str]:
-        """Merge *detail* into the current step of this run, and return (rebuild id, step)."""
+    def note(self, process: Process, host: str, detail: Mapping[str, Any], name: str | None = None) -> tuple[str, str]:
+        """Merge *detail* into the step *name* of this run, by default the current one, and return (rebuild id, step).
+
+        Raises PifleetError for a step that this run has not begun.
+        """
         with self._store.write() as db:
-            rebuild_id, _run_id, current = _current(db, process, host)
-            self._merge(db, rebuild_id, current, detail)
-            return rebuild_id, current.step
+            rebuild_id, run_id, current = _current(db, process, host)
+            mine = [s for a in _record_of(db, rebuild_id).attempts if a.run_id == run_id for s in a.steps]
+            step = current if name is None else next((s for s in mine if s.step == name), None)
+            if step is None:
+                raise PifleetError(f"The rebuild of {host} has not come to {name} in this run.", f"The order is {', '.join(STEPS)}.")
+            self._merge(db, rebuild_id, step, detail)
+            return rebuild_id, step.step
 
     def finish(
         self,

@@ -122,7 +122,7 @@ set -e
 mkdir -p /run/young && cd /run/young && cp {TLS}/server-ca.crt cacerts
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out csr -subj /CN=k3s 2>/dev/null
 openssl x509 -req -in csr -CA cacerts -CAkey {TLS}/server-ca.key -not_before $(date -u -d tomorrow +%Y%m%d%H%M%SZ) -days 3 \
-  -extfile <(echo subjectAltName=IP:ADDRESS) -out certificate 2>/dev/null
+  -extfile <(echo subjectAltName=IP:ADDRESS,IP:127.0.0.1) -out certificate 2>/dev/null
 cat >serve.py <<'END'
 import http.server, ssl
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

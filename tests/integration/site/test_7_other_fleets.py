@@ -68,18 +68,13 @@ def test_three_servers_make_one_cluster_of_voters(three_servers: Fleet) -> None:
     assert etcd_members(three_servers, three_servers.servers[0]) == set(three_servers.servers)
 
 
-def test_a_wiped_first_server_joins_its_peers_and_starts_no_second_cluster(three_servers: Fleet) -> None:
+def test_a_wiped_first_server_is_rebuilt_through_its_peers_and_starts_no_second_cluster(three_servers: Fleet) -> None:
     first, peer, *_rest = three_servers.servers
     ca = three_servers.sh(peer, "sha256sum </var/lib/rancher/k3s/server/tls/server-ca.crt")
     others = [h for h in three_servers.hosts if h != first]
     units = three_servers.invocations(others)
-    three_servers.wipe(first)
-    # what the rebuild playbook will do by itself: the member and the node that are gone are taken out of the cluster
-    three_servers.kubectl("annotate", "node", first, "etcd.k3s.cattle.io/remove=true", server=peer)
-    three_servers.sh(peer, f"until k3s kubectl get node {first} -o json | grep -q removed-node-name; do sleep 1; done", timeout=90)
-    three_servers.kubectl("delete", "node", first, server=peer)
-    three_servers.kubectl("-n", "kube-system", "delete", "secret", f"{first}.node-password.k3s", "--ignore-not-found", server=peer)
-    run = three_servers.play("--limit", first).require()
+    three_servers.wipe(first, stale_host_key=True)
+    run = three_servers.play("--limit", first, "-e", "rebuild_accept_new_host_key=true").require()
     assert {host for host, _ in run.changed} == {first}
     assert three_servers.sh(first, "sha256sum </var/lib/rancher/k3s/server/tls/server-ca.crt") == ca
     assert "cluster-init" not in three_servers.sh(first, "cat /etc/rancher/k3s/config.yaml /etc/rancher/k3s/config.yaml.d/*")

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import Node
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.members import REMOVE, REMOVED, Removal, plan_removal
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.members import REMOVE, REMOVED, Removal, plan_marks, plan_removal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +77,29 @@ def test_what_may_leave_leaves_a_quorum_behind(health):
         return
     assert sum(health[1:]) >= (len(health) - 1) // 2 + 1
     assert sum(health) >= len(health) // 2 + 1
+
+
+NODE = {
+    "metadata": {"resourceVersion": "7", "labels": {"disk": "ssd"}},
+    "spec": {"taints": [{"key": "gpu", "effect": "NoSchedule", "value": "only"}]},
+}
+
+
+def test_only_what_a_node_lacks_is_added():
+    marks = plan_marks(
+        NODE, {"disk": "hdd", "shelf": "attic"}, [{"key": "gpu", "effect": "NoSchedule"}, {"key": "gpu", "effect": "NoExecute"}]
+    )
+    assert marks.added == ("label shelf=attic", "taint gpu:NoExecute")
+    assert json.loads(marks.patch) == {
+        "metadata": {"resourceVersion": "7", "labels": {"shelf": "attic"}},
+        "spec": {"taints": [*NODE["spec"]["taints"], {"key": "gpu", "effect": "NoExecute"}]},
+    }
+
+
+def test_a_node_that_lacks_nothing_is_left_alone():
+    assert plan_marks(NODE, {"disk": "ssd"}, NODE["spec"]["taints"]).added == ()
+    assert plan_marks({}, {}, []).added == ()
+
+
+def test_taints_are_not_sent_where_none_is_missing():
+    assert "spec" not in json.loads(plan_marks(NODE, {"shelf": "attic"}, []).patch)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A rebuild that is killed in the middle: the same command goes on, and its record shows both attempts."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, verify
+
+from tests.integration.rebuild.conftest import ACCEPT, LEDGER, Rebuilt, rows, steps_of
+from tests.support.fleet import Process
+
+FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
+
+
+def wait_for_step(process: Process, node: str, step: str, earlier: int) -> None:
+    """Return as soon as the rebuild that *process* makes has begun *step*."""
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.process.poll() is None:
+        found = rows("SELECT id FROM rebuilds WHERE host = ?", node)
+        if len(found) > earlier and steps_of(node)[-1]["step"] == step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"the rebuild did not come to {step}: {process.log.read_text()[-3000:]}")
+
+
+# between each pair of steps: the moment at which the later one has just begun
+@pytest.mark.parametrize("step", STEPS[1:] if FULL else ("prepare", "ready"))
+def test_the_same_command_goes_on(fleet: Rebuilt, step: str) -> None:
+    units, begun = fleet.invocations(fleet.others), len(rows("SELECT id FROM rebuilds WHERE host = ?", fleet.node))
+    fleet.settled()
+    fleet.swap()
+    process = fleet.start("site.yml", "--limit", fleet.node, *ACCEPT)
+    wait_for_step(process, fleet.node, step, begun)
+    process.kill()
+
+    run = fleet.rebuild().require()
+
+    assert {host for host, _task in run.changed} <= {fleet.node}
+    assert fleet.ready() == set(fleet.hosts)
+    assert fleet.invocations(fleet.others) == units
+    assert len(rows("SELECT id FROM rebuilds WHERE host = ?", fleet.node)) == begun + 1
+    record = Rebuilds(Store(LEDGER)).of_host(fleet.node)[-1]
+    assert (len(record.attempts), record.status) == (2, "succeeded")
+    assert record.attempts[0].steps[-1].step == step
+    assert record.attempts[0].steps[-1].outcome == "interrupted"
+    assert "resumed" in record.reasons or record.attempts[1].steps[0].detail is not None
+    assert verify(record) == []
+    fleet.settled()
+    assert fleet.rebuild().require().changed == set()
