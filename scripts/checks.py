@@ -255,13 +255,22 @@ def suite(what: str) -> list[Check]:
     if what == "fast":
         return static_checks()
     lab = Check("lab", _python("-m", "lab", "up", "-i", LAB_INVENTORY), limit=2400)
-    measure = _python("-m", "tests.benchmarks.bootstrap", "--json", str(LOGS / "bench.json"))
-    bench = Check("bench", measure, needs=("lab",), lab=True, limit=7200, shown=True)
+    bench = [
+        Check(
+            f"bench-{name}",
+            _python("-m", f"tests.benchmarks.{name}", "--json", str(LOGS / f"bench-{name}.json")),
+            ("lab",),
+            True,
+            limit=7200,
+            shown=True,
+        )
+        for name in ("rebuild", "bootstrap")
+    ]
     if what == "bench":
-        return [lab, bench]
+        return [lab, *bench]
     packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",))]
     # the lab takes longest: it starts first, and the rest beside it
-    return [lab, *static_checks(), *packaging, *scenarios(), *integration(), *([bench] if what == "full" else [])]
+    return [lab, *static_checks(), *packaging, *scenarios(), *integration(), *(bench if what == "full" else [])]
 
 
 def _interrupted(number: int, _frame: object) -> None:

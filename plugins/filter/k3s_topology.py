@@ -31,7 +31,7 @@ options:
     elements: str
     required: true
   outside:
-    description: The results of M(pifleet.ops.pi_facts) in a loop over the servers outside this run.
+    description: The results of M(pifleet.ops.pi_facts) in loops over the servers, and where it matters the workers, outside this run.
     type: list
     elements: dict
     default: []
@@ -131,7 +131,7 @@ def k3s_topology(
             active=_active(facts.get(name, {})) in _UP,
         )
 
-    joined = [name for name in play_hosts if name not in servers and (facts[name].get("k3s") or {}).get("agent_data")]
+    joined = [name for name in facts if name not in servers and (facts[name].get("k3s") or {}).get("agent_data")]
     try:
         topology = decide([server(name) for name in servers], joined, force_init=force_init, restored=restored)
     except PifleetError as error:

@@ -40,7 +40,7 @@ class Topology:
 def decide(servers: Sequence[Server], joined_agents: Sequence[str], *, force_init: bool = False, restored: str = "") -> Topology:
     """Return the topology of this run.
 
-    *servers*: all hosts of ``control_plane``, in inventory order; *joined_agents*: nodes of the play that hold an agent's certificates;
+    *servers*: all hosts of ``control_plane``, in inventory order; *joined_agents*: nodes that hold an agent's certificates;
     *restored*: the server that a snapshot is restored on: it starts the cluster, and everyone else joins it.
 
     A cluster is started only when it is certain that there is none: every server answered and holds no data, no agent has ever
@@ -79,7 +79,8 @@ def _refuse_doubtful_init(servers: Sequence[Server], joined_agents: Sequence[str
     if joined_agents and not force_init:
         raise PifleetError(
             f"No server holds a cluster, but {', '.join(joined_agents)} joined one before: its server has lost its data.",
-            "Restore a snapshot (playbooks/restore.yml), reset the nodes (playbooks/reset.yml), or set k3s_force_init=true to start anew.",
+            "Restore its latest snapshot (playbooks/restore.yml -e snapshot=latest), reset the nodes (playbooks/reset.yml), "
+            "or set k3s_force_init=true to start anew. Nothing was changed.",
         )
     if not first.in_play:
         raise PifleetError(

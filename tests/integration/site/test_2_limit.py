@@ -51,6 +51,17 @@ def test_without_a_reachable_server_a_limited_run_stops_before_anything_changes(
         converged.sh(server, "systemctl start ssh.socket ssh.service || systemctl start ssh")
 
 
+def test_an_only_server_that_lost_its_data_starts_no_second_cluster(converged: Fleet) -> None:
+    """Its workers, outside the limit, say that there was one. (The next test begins on nodes with nothing on them.)"""
+    server = converged.servers[0]
+    converged.wipe(server)
+    run = converged.play("--limit", server)
+    assert run.rc != 0
+    assert run.changed == set()
+    assert "joined one before: its server has lost its data" in run.output
+    assert "playbooks/restore.yml -e snapshot=latest" in run.output
+
+
 @pytest.mark.parametrize("limit", ["workers", "pi-cluster-4.local"])
 def test_a_limit_without_the_first_server_never_starts_a_cluster(fleet: Fleet, limit: str) -> None:
     fleet.wipe()

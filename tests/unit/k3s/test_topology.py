@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.pifleet.ops.plugins.filter.k3s_topology import k3s_topology
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.topology import Server, decide
 from hypothesis import given
@@ -88,3 +90,30 @@ def test_a_cluster_is_only_started_where_none_can_exist(states, force):
         assert topology.init == servers[0].name and servers[0].in_play
     else:
         assert any(s.name == topology.peer and s.reachable and s.datastore for s in servers)
+
+
+def facts(**k3s: object) -> dict[str, object]:
+    return {"pi_facts_result": {"pi": {"k3s": {"version": "v1.34.5+k3s1", **k3s}, "address": "192.0.2.1"}}, "k3s_version": "v1.34.5+k3s1"}
+
+
+def test_agents_outside_the_run_keep_a_server_from_starting_a_second_cluster():
+    outside = [{"item": "a1", **facts(agent_data=True)["pi_facts_result"]}, {"item": "a2", "unreachable": True}]
+    with pytest.raises(AnsibleFilterError, match="a1 joined one before"):
+        k3s_topology({"s1": facts(), "a1": {}, "a2": {}}, ["s1"], ["s1"], outside)
+    assert k3s_topology({"s1": facts(), "a1": {}, "a2": {}}, ["s1"], ["s1"], outside[1:])["init"] == "s1"
+
+
+def test_only_hosts_that_do_not_serve_are_unsettled():
+    up = {"active": "active"}
+    hostvars = {
+        "s1": facts(datastore="sqlite", unit_state=up),
+        "a1": facts(agent_data=True, unit_state=up),
+        "a2": facts(agent_data=True, unit_state={"active": "activating"}),
+        "a3": facts(),
+    }
+    topology = k3s_topology(hostvars, ["s1"], list(hostvars))
+    assert topology["unsettled"] == topology["doubtful"] == ["a2", "a3"]
+    assert k3s_topology(hostvars, ["s1"], list(hostvars), begun={"a1": {}})["doubtful"] == ["a1", "a2", "a3"]
+    # a server that does not run can be asked nothing: it is started first
+    hostvars["s1"] = facts(datastore="sqlite")
+    assert k3s_topology(hostvars, ["s1"], list(hostvars), begun={"a1": {}})["doubtful"] == []
