@@ -17,10 +17,6 @@ description:
   - With O(timeout) it waits until every expected node is there, Ready, and has its role. It never changes anything.
   - Needs C(k3s kubectl) or C(kubectl), and nothing else, on the host it runs on.
 options:
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
   expected:
     description: The nodes that the inventory names. Without it only readiness and version skew are judged.
     type: list
@@ -43,16 +39,13 @@ options:
       - When the time is over the module returns what it saw; it fails only where no API answered at all.
     type: int
     default: 0
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
   api_expected:
     description:
       - Whether an API has to answer. With V(false) (check mode before the first bootstrap) an API that does not answer is
         reported as RV(reachable=false) with empty lists, instead of a failure.
     type: bool
     default: true
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Works in check mode, without waiting.
@@ -173,7 +166,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 
 POLL_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
@@ -187,10 +180,7 @@ def look(kubectl, expected, limit, seen=()):
     open_ones = cluster.unsettled(seen, expected) if seen else ()
     selector = f"?fieldSelector=metadata.name={open_ones[0]}" if len(open_ones) == 1 else ""
     # the raw path: kubectl then asks this and nothing else
-    done = kubectl("get", "--raw", f"/api/v1/nodes{selector}", timeout=limit)
-    if not done.ok:
-        raise error_of(done, kubectl.kubeconfig)
-    nodes = cluster.parse_nodes(done.stdout)
+    nodes = cluster.parse_nodes(kubectl.get("--raw", f"/api/v1/nodes{selector}", timeout=limit))
     if selector:
         nodes = tuple(sorted([*(n for n in seen if n.name != open_ones[0]), *nodes], key=lambda node: node.name))
     return nodes, cluster.compare(nodes, expected)
@@ -241,7 +231,6 @@ def run(params, check_mode):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
             "expected": {
                 "type": "list",
                 "elements": "dict",
@@ -252,7 +241,7 @@ def main():
                 },
             },
             "timeout": {"type": "int", "default": 0},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
             "api_expected": {"type": "bool", "default": True},
         },
         supports_check_mode=True,

@@ -54,14 +54,7 @@ options:
       - For a node whose pods have nowhere else to go.
     type: bool
     default: true
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Predicts the cordon and the pods that would be evicted. Never waits.
@@ -125,7 +118,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, drain
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl, error_of
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import CORDONED_BY_UPGRADE
 
 POLL_SECONDS = 1.0
@@ -276,8 +269,7 @@ def main():
             "force": {"type": "bool", "default": False},
             "delete_emptydir_data": {"type": "bool", "default": True},
             "evict": {"type": "bool", "default": True},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )

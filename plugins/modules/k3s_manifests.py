@@ -25,18 +25,10 @@ options:
     type: list
     elements: raw
     required: true
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
   field_manager:
     description: Name under which the API records who set a field.
     type: str
     default: pifleet
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
   api_expected:
     description:
       - Whether an API has to answer. With V(false), where none does every object is predicted as V(created).
@@ -56,6 +48,7 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Predicts what would be changed. Objects of a namespace or kind that does not exist yet are predicted as created.
@@ -127,7 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, plan
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import manifests
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.manifests_api import KubectlApi
 
 
@@ -170,9 +163,8 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "objects": {"type": "list", "elements": "raw", "required": True},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
             "field_manager": {"type": "str", "default": "pifleet"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
             "api_expected": {"type": "bool"},
             "joining": {"type": "list", "elements": "str"},
             "replaced": {"type": "list", "elements": "str", "default": []},

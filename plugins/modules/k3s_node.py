@@ -55,14 +55,7 @@ options:
     description: Seconds to wait for the etcd member, and for the Node object, to be gone.
     type: int
     default: 120
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Says what would be removed, and refuses what would be refused.
@@ -106,7 +99,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl, error_of
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
 
 POLL_SECONDS = 1.0
@@ -250,8 +243,7 @@ def main():
             "rejoins": {"type": "bool", "default": False},
             "heartbeat": {"type": "str"},
             "timeout": {"type": "int", "default": 120},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )

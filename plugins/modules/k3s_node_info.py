@@ -22,14 +22,7 @@ options:
     type: list
     elements: str
     required: true
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Changes nothing, so it does the same in check mode.
@@ -101,24 +94,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members, rebuild, workloads
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, Kubectl
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
-
-REQUEST_SECONDS = 20.0
-
-
-def ask(kubectl, *arguments):
-    """Return the output of one kubectl call, or raise what went wrong."""
-    done = kubectl("get", *arguments, timeout=REQUEST_SECONDS)
-    if not done.ok:
-        raise error_of(done, kubectl.kubeconfig)
-    return done.stdout
-
-
-def one(kubectl, *arguments):
-    """Return one object, None where there is none."""
-    text = ask(kubectl, *arguments, "--ignore-not-found", "-o", "json")
-    return json.loads(text) if text.strip() else None
 
 
 def short(node):
@@ -130,7 +107,7 @@ def short(node):
 
 def refusal(kubectl, name):
     """Why etcd needs the member of *name*, empty where it does not."""
-    nodes = {node.name: node for node in cluster.parse_nodes(ask(kubectl, "--raw", "/api/v1/nodes"))}
+    nodes = {node.name: node for node in cluster.parse_nodes(kubectl.get("--raw", "/api/v1/nodes"))}
     try:
         members.plan_removal(nodes, name)
     except PifleetError as error:
@@ -139,12 +116,12 @@ def refusal(kubectl, name):
 
 
 def look(kubectl, name, volumes):
-    found = one(kubectl, "node", name)
+    found = kubectl.get_one("node", name)
     node = cluster.parse_nodes(json.dumps({"items": [found]}))[0] if found else None
-    lease = one(kubectl, "-n", "kube-node-lease", "lease", name) or {}
+    lease = kubectl.get_one("-n", "kube-node-lease", "lease", name) or {}
     heartbeat = (lease.get("spec") or {}).get("renewTime") or ""
-    pods = workloads.pods_of(ask(kubectl, "--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"))
-    secret = ask(kubectl, "-n", "kube-system", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name")
+    pods = workloads.pods_of(kubectl.get("--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"))
+    secret = kubectl.get("-n", "kube-system", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name")
     hostname = node.labels.get("kubernetes.io/hostname", name) if node else name
     return {
         "node": short(node) if node else None,
@@ -161,7 +138,7 @@ def look(kubectl, name, volumes):
 
 def run(params):
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
-        volumes = ask(kubectl, "--raw", "/api/v1/persistentvolumes")
+        volumes = kubectl.get("--raw", "/api/v1/persistentvolumes")
         return {"changed": False, "nodes": {name.lower(): look(kubectl, name.lower(), volumes) for name in params["nodes"]}}
 
 
@@ -169,8 +146,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "nodes": {"type": "list", "elements": "str", "required": True},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )

@@ -24,14 +24,7 @@ options:
   hash:
     description: The hash to compare with.
     type: str
-  kubeconfig:
-    description: Kubeconfig to use, with O(nodes).
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Changes nothing, so it does the same in check mode.
@@ -73,19 +66,16 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import members, node_password
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, Kubectl
 
 
 def hashes(kubectl, nodes):
-    found = {}
-    for node in nodes:
-        done = kubectl(
-            "-n", "kube-system", "get", "secret", members.password_secret(node), "--ignore-not-found", "-o", "json", timeout=20.0
+    return {
+        node: node_password.hash_of(
+            kubectl.get("-n", "kube-system", "secret", members.password_secret(node), "--ignore-not-found", "-o", "json")
         )
-        if not done.ok:
-            raise error_of(done, kubectl.kubeconfig)
-        found[node] = node_password.hash_of(done.stdout)
-    return found
+        for node in nodes
+    }
 
 
 def run(params):
@@ -101,8 +91,7 @@ def main():
         argument_spec={
             "nodes": {"type": "list", "elements": "str"},
             "hash": {"type": "str", "no_log": True},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
         },
         mutually_exclusive=[("nodes", "hash")],
         required_one_of=[("nodes", "hash")],

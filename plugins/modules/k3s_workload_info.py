@@ -45,14 +45,7 @@ options:
     description: Seconds to wait. In check mode the module looks once.
     type: int
     default: 0
-  kubeconfig:
-    description: Kubeconfig to use.
-    type: path
-    default: /etc/rancher/k3s/k3s.yaml
-  kubectl:
-    description: Command to run as kubectl, as a list. Default is C(k3s kubectl) where k3s is installed, else C(kubectl).
-    type: list
-    elements: str
+extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
     description: Works in check mode, without waiting.
@@ -95,7 +88,6 @@ waited:
   returned: success
 """
 
-import json
 import time
 from dataclasses import asdict
 
@@ -103,28 +95,15 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import workloads
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 
 POLL_SECONDS = 1.0
 REQUEST_SECONDS = 10.0
 
 
-def ask(kubectl, *arguments):
-    done = kubectl("get", *arguments, timeout=REQUEST_SECONDS)
-    if not done.ok:
-        raise error_of(done, kubectl.kubeconfig)
-    return done.stdout
-
-
-def one(kubectl, namespace, kind, name):
-    """Return one object, None where there is none."""
-    text = ask(kubectl, "-n", namespace, kind, name, "--ignore-not-found", "-o", "json")
-    return json.loads(text) if text.strip() else None
-
-
 def look(kubectl, node, before):
     """Return what the API has of the node and of what was on it. Asks for single objects, never for all of a kind."""
-    here = workloads.pods_of(ask(kubectl, "--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={node}"))
+    here = workloads.pods_of(kubectl.get("--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={node}", timeout=REQUEST_SECONDS))
     names = {pod.name for pod in here}
     elsewhere, controllers = {}, {}
     for pod in before:
@@ -133,11 +112,13 @@ def look(kubectl, node, before):
         namespace, _slash, name = pod.name.partition("/")
         kind, _slash, owner = pod.controller.partition("/")
         # the pods of a DaemonSet are never elsewhere
-        found = one(kubectl, namespace, "pod", name) if kind != "DaemonSet" else None
+        found = kubectl.get_one("-n", namespace, "pod", name, timeout=REQUEST_SECONDS) if kind != "DaemonSet" else None
         if found:
             elsewhere[pod.name] = workloads.pod_of(found)
         elif owner and workloads.controller_key(pod) not in controllers:
-            controllers[workloads.controller_key(pod)] = one(kubectl, namespace, kind, owner) if kind in workloads.ASKED else {}
+            controllers[workloads.controller_key(pod)] = (
+                kubectl.get_one("-n", namespace, kind, owner, timeout=REQUEST_SECONDS) if kind in workloads.ASKED else {}
+            )
     return workloads.Seen(here, elsewhere, controllers)
 
 
@@ -186,8 +167,7 @@ def main():
                 },
             },
             "timeout": {"type": "int", "default": 0},
-            "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
-            "kubectl": {"type": "list", "elements": "str"},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )

@@ -268,7 +268,7 @@ def parse_config(output: str) -> dict[str, str]:
     """Return what `ssh -G` printed; of a key that comes several times the first."""
     config: dict[str, str] = {}
     for line in output.splitlines():
-        key, _, value = line.partition(" ")
+        key, _space, value = line.partition(" ")
         config.setdefault(key.lower(), value.strip())
     return config
 

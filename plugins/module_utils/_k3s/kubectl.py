@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed, Runner
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 #: Written by a k3s server when it starts: https://docs.k3s.io/cluster-access.
 SERVER_KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+
+#: Options of every module that asks a cluster, documented by the fragment ``kubectl``.
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "kubeconfig": {"type": "path", "default": SERVER_KUBECONFIG},
+    "kubectl": {"type": "list", "elements": "str"},
+}
 
 
 class ApiError(PifleetError):
@@ -57,6 +65,18 @@ class Kubectl:
         # The flag decides; the variable keeps k3s's kubectl from looking at, and warning about, a file that was not asked for.
         environment = {"KUBECONFIG": self.kubeconfig, "TMPDIR": self._scratch.name, **(env or {})}
         return self._runner(argv, stdin=stdin, timeout=timeout, env=environment)
+
+    def get(self, *arguments: str, timeout: float = 20.0) -> str:
+        """Return the output of one `kubectl get`. Raises ApiError where it failed, ApiUnreachableError where waiting may help."""
+        done = self("get", *arguments, timeout=timeout)
+        if not done.ok:
+            raise error_of(done, self.kubeconfig)
+        return done.stdout
+
+    def get_one(self, *arguments: str, timeout: float = 20.0) -> Any:
+        """Return one object as the API has it, None where there is none. Raises as :meth:`get`."""
+        text = self.get(*arguments, "--ignore-not-found", "-o", "json", timeout=timeout)
+        return json.loads(text) if text.strip() else None
 
 
 #: What kubectl says when it reached no API, or one that is not up yet.
