@@ -40,10 +40,11 @@ class ActionModule(LedgerAction):
         path = self.use_ledger()
         self._check(params)
         state = params["state"]
-        if self._task.check_mode:
-            return {"changed": False, "ledger": str(path), **NOTHING[state]}
         self._rebuilds = Rebuilds(self._store)
         self._host = str(self.task_vars["inventory_hostname"])
+        if self._task.check_mode:
+            known = {"details": self._rebuilds.known(self._host)} if state == "started" else {}
+            return {"changed": False, "ledger": str(path), **NOTHING[state], **known}
         secrets = tuple(self._secrets())
         self._clean = partial(_rebuild_report.cleaned, secrets=secrets)
         self._detail = self._clean(params["detail"] or {})
@@ -54,6 +55,11 @@ class ActionModule(LedgerAction):
         budget = params["budget_minutes"]
         if budget is not None and not 0 < budget < float("inf"):
             raise PifleetError(f"budget_minutes is {budget}, which is no time.", "Give minutes above 0, or none.")
+        unknown = set(params["details"] or {}) - set(_rebuild_report.STEPS)
+        if unknown:
+            raise PifleetError(
+                f"details names {', '.join(sorted(unknown))}, which is no step.", f"The steps are {', '.join(_rebuild_report.STEPS)}."
+            )
         if params["state"] == "abandoned" and params["detail"]:
             raise PifleetError("An abandoned rebuild takes no detail: its steps are over.", "Leave out `detail`.")
 
@@ -63,6 +69,7 @@ class ActionModule(LedgerAction):
         return asdict(self._rebuilds.start(self._process, subject, self._detail))
 
     def _step(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._note_all(params["details"])
         hosts = [self._host] if params["hosts"] is None else params["hosts"]
         ids = [self._rebuilds.step(self._process, host, params["step"], self._detail) for host in hosts]
         return {"rebuild_id": ids[0] if ids else None, "step": params["step"]}
@@ -71,10 +78,15 @@ class ActionModule(LedgerAction):
         rebuild_id, step = self._rebuilds.note(self._process, self._host, self._detail, params["step"])
         return {"rebuild_id": rebuild_id, "step": step}
 
+    def _note_all(self, details: Mapping[str, Any] | None) -> None:
+        for name, detail in (details or {}).items():
+            self._rebuilds.note(self._process, self._host, self._clean(detail), name)
+
     def _abandon(self, _params: dict[str, Any]) -> dict[str, Any]:
         return {"rebuild_id": self._rebuilds.abandon(self._process, self._host)}
 
     def _finish(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._note_all(params["details"])
         publication = _Publication(self._root / Path(params["report_dir"]).expanduser())
         try:
             record = self._rebuilds.finish(self._process, self._host, self._detail, params["budget_minutes"], publication.publish)

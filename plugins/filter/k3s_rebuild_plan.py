@@ -31,7 +31,7 @@ options:
     elements: str
     required: true
   known:
-    description: What M(pifleet.ops.k3s_node_info) returned as C(nodes).
+    description: What M(pifleet.ops.k3s_node_info) returned as C(nodes); null where no API answered.
     type: dict
     required: true
   begun:
@@ -49,9 +49,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - By host name, C(state) (V(healthy), V(new), V(down) or V(rebuild)), C(reasons) (of V(no_data), V(node_password), V(machine_id) and
-      V(resumed)), C(retire) (whether the cluster has to forget the node first) and C(alive) (whether something else still reports as this
-      node), with C(node) and C(role) beside.
+    - By host name, C(state) (V(healthy), V(new), V(down), V(rebuild), V(misplaced) or V(unknown)), C(reasons) (of V(no_data),
+      V(node_password), V(machine_id) and V(resumed)), C(retire) (whether the cluster has to forget the node first) and C(alive) (whether
+      something else still reports as this node), with C(node) and C(role) beside.
   type: dict
 """
 
@@ -92,14 +92,15 @@ def k3s_rebuild_plan(
     hostvars: Mapping[str, Mapping[str, Any]],
     hosts: Sequence[str],
     servers: Sequence[str],
-    known: Mapping[str, Mapping[str, Any]],
+    known: Mapping[str, Mapping[str, Any]] | None,
     begun: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the verdict on each host."""
     plan = {}
     for name in hosts:
         server, node = name in servers, name.lower()
-        verdict = rebuild.judge(_host(name, server, hostvars[name]), _known(known.get(node) or {}), begun=name in (begun or {}))
+        found = None if known is None else _known(known.get(node) or {})
+        verdict = rebuild.judge(_host(name, server, hostvars[name]), found, begun=name in (begun or {}))
         plan[name] = {
             "state": verdict.state,
             "reasons": list(verdict.reasons),

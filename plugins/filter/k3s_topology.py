@@ -62,7 +62,7 @@ _value:
     - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
     - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, and those
       of C(begun).
-    - C(unsettled) lists these and those with a conflict of versions.
+    - C(unsettled) lists these, those with a conflict of versions, and those with a new SSH host key.
     - C(version_conflicts) says, by host name, why a bootstrap must not go on with a host, because its k3s has another version.
   type: dict
 """
@@ -92,6 +92,11 @@ _UP = ("active", "activating", "reloading")
 def _active(facts: Mapping[str, Any]) -> str:
     """systemd's word for the state of the k3s unit, empty where there is none."""
     return str(((facts.get("k3s") or {}).get("unit_state") or {}).get("active") or "")
+
+
+def _has_new_key(variables: Mapping[str, Any]) -> bool:
+    """Whether the host was reached by a new SSH host key in this run."""
+    return bool((variables.get("__rebuild_host_key") or {}).get("host_key_changed"))
 
 
 def _serves(facts: Mapping[str, Any], server: bool) -> bool:
@@ -136,7 +141,7 @@ def k3s_topology(
         topology = decide([server(name) for name in servers], joined, force_init=force_init, restored=restored)
     except PifleetError as error:
         raise AnsibleFilterError(str(error)) from error
-    running = topology.exists and not restored and _active(facts.get(topology.peer, {})) in _UP
+    running = topology.exists and not restored and _active(facts.get(topology.peer, {})) == "active"
     doubtful = [name for name in play_hosts if running and (name in (begun or {}) or not _serves(facts[name], name in servers))]
     conflicts = version_conflicts(_installed(hostvars, facts, servers, play_hosts))
     return {
@@ -147,7 +152,7 @@ def k3s_topology(
         "exists": topology.exists,
         "running": running,
         "doubtful": doubtful,
-        "unsettled": [name for name in play_hosts if name in doubtful or name in conflicts],
+        "unsettled": [name for name in play_hosts if name in doubtful or name in conflicts or _has_new_key(hostvars[name])],
         "urls": list(topology.urls),
         "join": {name: topology.url_for(name) for name in dict.fromkeys([*servers, *play_hosts])},
     }

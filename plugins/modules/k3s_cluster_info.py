@@ -135,13 +135,18 @@ not_ready:
   type: list
   elements: str
   returned: success
+not_voting:
+  description: Expected members of embedded etcd that have no vote.
+  type: list
+  elements: str
+  returned: success
 role_mismatch:
   description: Nodes whose role differs, each with C(name), C(expected) and C(actual).
   type: list
   elements: dict
   returned: success
 unsettled:
-  description: Names of all nodes that are missing, not Ready, or of another role. Empty where no API answered.
+  description: Names of all nodes that are missing, not Ready, without their vote, or of another role. Empty where no API answered.
   type: list
   elements: str
   returned: success
@@ -221,6 +226,7 @@ def run(params, check_mode):
         "missing": list(comparison.missing),
         "unexpected": list(comparison.unexpected),
         "not_ready": list(comparison.not_ready),
+        "not_voting": list(comparison.not_voting),
         "role_mismatch": list(comparison.role_mismatch),
         "unsettled": list(cluster.unsettled(nodes, expected)) if reachable else [],
         "version_skew": list(comparison.version_skew),

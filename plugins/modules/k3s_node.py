@@ -91,7 +91,6 @@ added:
   sample: [label shelf=attic, "taint gpu=only:NoSchedule"]
 """
 
-import json
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -186,12 +185,10 @@ def mark(kubectl, params, check_mode):
     """Add what the node lacks. Its resourceVersion goes along, so that nobody else's change in between is undone."""
     name = params["node"]
     while True:
-        text = ask(kubectl, "get", "node", name, "--ignore-not-found", "-o", "json")
-        if not text.strip() and not check_mode:
+        node = kubectl.find("/api/v1/nodes", name)
+        if node is None and not check_mode:
             raise PifleetError(f"There is no node {name} in the cluster.", "`k3s kubectl get nodes` shows those that there are.")
-        missing = members.plan_marks(
-            {} if check_mode and params["rejoins"] else json.loads(text or "{}"), params["labels"], params["taints"]
-        )
+        missing = members.plan_marks({} if check_mode and params["rejoins"] else node or {}, params["labels"], params["taints"])
         if check_mode or not missing.added:
             return list(missing.added)
         done = kubectl("patch", "node", name, "--type=merge", f"--patch={missing.patch}", timeout=20.0)

@@ -22,6 +22,12 @@ options:
     type: list
     elements: str
     required: true
+  api_expected:
+    description:
+      - Whether an API has to answer. With V(false) one that does not is no failure, but told by RV(nodes) being null and by
+        RV(unreachable_reason).
+    type: bool
+    default: true
 extends_documentation_fragment: [pifleet.ops.kubectl]
 attributes:
   check_mode:
@@ -43,8 +49,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+unreachable_reason:
+  description: Why no API answered, empty where one did.
+  type: str
+  returned: success
 nodes:
-  description: What is known, by node name in lower case.
+  description: What is known, by node name in lower case; null where no API answered.
   type: dict
   returned: success
   contains:
@@ -87,6 +97,7 @@ nodes:
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
 
@@ -94,15 +105,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members, rebuild, workloads
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, Kubectl
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
-
-
-def short(node):
-    fields = asdict(node)
-    return {k: fields[k] for k in ("ready", "version", "internal_ip", "machine_id", "schedulable", "labels", "annotations", "taints")} | {
-        "role": node.role
-    }
 
 
 def refusal(kubectl, name):
@@ -116,19 +120,24 @@ def refusal(kubectl, name):
 
 
 def look(kubectl, name, volumes):
-    found = kubectl.get_one("node", name)
+    # side by side: on a node a kubectl takes longer to start than to ask
+    with ThreadPoolExecutor() as pool:
+        asked = [
+            pool.submit(kubectl.find, "/api/v1/nodes", name),
+            pool.submit(kubectl.find, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", name),
+            pool.submit(kubectl.get, "--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"),
+            pool.submit(kubectl.find, "/api/v1/namespaces/kube-system/secrets", members.password_secret(name)),
+        ]
+        found, lease, pods, secret = (answer.result() for answer in asked)
     node = cluster.parse_nodes(json.dumps({"items": [found]}))[0] if found else None
-    lease = kubectl.get_one("-n", "kube-node-lease", "lease", name) or {}
-    heartbeat = (lease.get("spec") or {}).get("renewTime") or ""
-    pods = workloads.pods_of(kubectl.get("--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"))
-    secret = kubectl.get("-n", "kube-system", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name")
+    heartbeat = ((lease or {}).get("spec") or {}).get("renewTime") or ""
     hostname = node.labels.get("kubernetes.io/hostname", name) if node else name
     return {
-        "node": short(node) if node else None,
-        "password": bool(secret.strip()),
+        "node": cluster.summary(node) if node else None,
+        "password": bool(secret),
         "heartbeat": heartbeat,
         "silent": rebuild.silent_seconds(heartbeat, datetime.now(tz=timezone.utc)),
-        "pods": [asdict(pod) for pod in pods],
+        "pods": [asdict(pod) for pod in workloads.pods_of(pods)],
         "volumes": [asdict(volume) for volume in rebuild.volumes_on(volumes, hostname)],
         "kept_labels": rebuild.kept_labels(node.labels) if node else {},
         "kept_taints": rebuild.kept_taints(node.taints) if node else [],
@@ -138,14 +147,21 @@ def look(kubectl, name, volumes):
 
 def run(params):
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
-        volumes = kubectl.get("--raw", "/api/v1/persistentvolumes")
-        return {"changed": False, "nodes": {name.lower(): look(kubectl, name.lower(), volumes) for name in params["nodes"]}}
+        try:
+            volumes = kubectl.get("--raw", "/api/v1/persistentvolumes")
+            nodes = {name.lower(): look(kubectl, name.lower(), volumes) for name in params["nodes"]}
+        except ApiUnreachableError as error:
+            if params["api_expected"]:
+                raise
+            return {"changed": False, "nodes": None, "unreachable_reason": str(error)}
+    return {"changed": False, "nodes": nodes, "unreachable_reason": ""}
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
             "nodes": {"type": "list", "elements": "str", "required": True},
+            "api_expected": {"type": "bool", "default": True},
             **OPTIONS,
         },
         supports_check_mode=True,

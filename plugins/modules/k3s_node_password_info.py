@@ -71,10 +71,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OP
 
 def hashes(kubectl, nodes):
     return {
-        node: node_password.hash_of(
-            kubectl.get("-n", "kube-system", "secret", members.password_secret(node), "--ignore-not-found", "-o", "json")
-        )
-        for node in nodes
+        node: node_password.hash_of(kubectl.find("/api/v1/namespaces/kube-system/secrets", members.password_secret(node))) for node in nodes
     }
 
 

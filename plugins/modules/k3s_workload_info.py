@@ -67,6 +67,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+node:
+  description: The Node object in short, with the keys that M(pifleet.ops.k3s_node_info) gives it; null where there is none.
+  type: dict
+  returned: success
 pods:
   description: The pods of the node now, each with C(name), C(controller), C(phase) and C(ready).
   type: list
@@ -94,7 +98,7 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s import workloads
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, workloads
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 
 POLL_SECONDS = 1.0
@@ -112,13 +116,12 @@ def look(kubectl, node, before):
         namespace, _slash, name = pod.name.partition("/")
         kind, _slash, owner = pod.controller.partition("/")
         # the pods of a DaemonSet are never elsewhere
-        found = kubectl.get_one("-n", namespace, "pod", name, timeout=REQUEST_SECONDS) if kind != "DaemonSet" else None
+        found = kubectl.find(f"/api/v1/namespaces/{namespace}/pods", name) if kind != "DaemonSet" else None
+        key = workloads.controller_key(pod)
         if found:
             elsewhere[pod.name] = workloads.pod_of(found)
-        elif owner and workloads.controller_key(pod) not in controllers:
-            controllers[workloads.controller_key(pod)] = (
-                kubectl.get_one("-n", namespace, kind, owner, timeout=REQUEST_SECONDS) if kind in workloads.ASKED else {}
-            )
+        elif owner and key not in controllers:
+            controllers[key] = kubectl.find(workloads.ASKED[kind].format(namespace), owner) if kind in workloads.ASKED else {}
     return workloads.Seen(here, elsewhere, controllers)
 
 
@@ -141,9 +144,11 @@ def watch(kubectl, node, before, timeout):
 def run(params, check_mode):
     before = [workloads.Pod(p["name"], p["controller"] or "", p["phase"] or "", bool(p["ready"])) for p in params["before"]]
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
+        nodes = cluster.parse_nodes(kubectl.get("--raw", f"/api/v1/nodes?fieldSelector=metadata.name={params['node'].lower()}"))
         seen, fates, waited = watch(kubectl, params["node"].lower(), before, 0 if check_mode else params["timeout"])
     return {
         "changed": False,
+        "node": cluster.summary(nodes[0]) if nodes else None,
         "pods": [asdict(pod) for pod in seen.here],
         "waiting": [f"{fate.pod}: {fate.why}" for fate in fates if fate.state == "waiting"],
         "lost": [f"{fate.pod}: {fate.why}" for fate in fates if fate.state == "lost"],

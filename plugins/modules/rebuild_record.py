@@ -65,6 +65,11 @@ options:
         C(removed) and C(snapshot); of C(prepare) C(host_key_replaced) and C(restarted); of C(install) C(version); of C(join) C(state); of
         C(ready) C(node_after) and C(diff); of C(workloads) C(pods_after), C(waiting) and C(lost).'
     type: dict
+  details:
+    description:
+      - With O(state=step) and O(state=finished) what is known of steps that this run has begun before, by step, each like O(detail).
+      - Noted before anything else is done, so that one task is enough.
+    type: dict
   budget_minutes:
     description: How long the run may take. With O(state=finished).
     type: float
@@ -181,6 +186,7 @@ ARGUMENT_SPEC = {
     "step": {"type": "str", "choices": ["detect", "retire", "prepare", "install", "join", "ready", "workloads"]},
     "hosts": {"type": "list", "elements": "str"},
     "detail": {"type": "dict"},
+    "details": {"type": "dict"},
     "budget_minutes": {"type": "float"},
     "fail_over_budget": {"type": "bool", "default": False},
     "report_dir": {"type": "path", "default": "docs/governance/reviews"},

@@ -24,6 +24,9 @@ _SERVER_ROLES = frozenset({"control-plane", "master", "etcd"})
 #: https://kubernetes.io/releases/version-skew-policy/#kubelet
 KUBELET_MAX_MINORS_BEHIND = 3
 
+#: k3s keeps the condition on servers with embedded etcd: pkg/etcd/metadata_controller.go
+ETCD_VOTER = "EtcdIsVoter"
+
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?:-[0-9A-Za-z.-]+)?(?:\+k3s(\d+))?")
 
 
@@ -75,15 +78,17 @@ class Comparison:
     not_ready: tuple[str, ...]
     role_mismatch: tuple[Mapping[str, str], ...]
     version_skew: tuple[Mapping[str, Any], ...]
+    #: expected members of etcd that have no vote (yet)
+    not_voting: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
-        """Whether every expected node is there, Ready, and has its role: what ``timeout`` waits for.
+        """Whether every expected node is there, Ready, has its role and, with etcd, its vote: what ``timeout`` waits for.
 
         Unexpected nodes and version skew do not go away by waiting, so they do not hold it up. ``not_ready`` lists expected nodes
         only when some are expected.
         """
-        return not (self.missing or self.not_ready or self.role_mismatch)
+        return not (self.missing or self.not_ready or self.role_mismatch or self.not_voting)
 
 
 #: What is said where no API could be asked and none had to answer.
@@ -143,6 +148,21 @@ def _node(item: Mapping[str, Any]) -> Node:
     )
 
 
+def summary(node: Node) -> dict[str, Any]:
+    """Return what is told of a node that is rebuilt, before and after."""
+    return {
+        "role": node.role,
+        "ready": node.ready,
+        "version": node.version,
+        "internal_ip": node.internal_ip,
+        "machine_id": node.machine_id,
+        "schedulable": node.schedulable,
+        "labels": dict(node.labels),
+        "annotations": dict(node.annotations),
+        "taints": [dict(taint) for taint in node.taints],
+    }
+
+
 def compare(nodes: Sequence[Node], expected: Sequence[Expected]) -> Comparison:
     """Return how *nodes* differ from *expected*. With nothing expected only readiness and version skew are judged."""
     have = {node.name: node for node in nodes}
@@ -157,13 +177,14 @@ def compare(nodes: Sequence[Node], expected: Sequence[Expected]) -> Comparison:
             if name in have and have[name].role != want[name].role
         ),
         version_skew=_skew(nodes),
+        not_voting=tuple(n.name for n in nodes if "etcd" in n.roles and n.conditions.get(ETCD_VOTER) != "True" and n.name in want),
     )
 
 
 def unsettled(nodes: Sequence[Node], expected: Sequence[Expected]) -> tuple[str, ...]:
     """Return the names that keep :attr:`Comparison.settled` from being true."""
     found = compare(nodes, expected)
-    return tuple(sorted({*found.missing, *found.not_ready, *(entry["name"] for entry in found.role_mismatch)}))
+    return tuple(sorted({*found.missing, *found.not_ready, *found.not_voting, *(entry["name"] for entry in found.role_mismatch)}))
 
 
 def _skew(nodes: Sequence[Node]) -> tuple[Mapping[str, Any], ...]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import Node
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import CORDONED_BY_UPGRADE, ETCD_VOTER, is_etcd
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import ETCD_VOTER, Node
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import CORDONED_BY_UPGRADE, is_etcd
 
 #: On the API's copy of a static pod, which an eviction cannot move: https://kubernetes.io/docs/reference/labels-annotations-taints/.
 _MIRROR = "kubernetes.io/config.mirror"

@@ -73,10 +73,13 @@ class Kubectl:
             raise error_of(done, self.kubeconfig)
         return done.stdout
 
-    def get_one(self, *arguments: str, timeout: float = 20.0) -> Any:
-        """Return one object as the API has it, None where there is none. Raises as :meth:`get`."""
-        text = self.get(*arguments, "--ignore-not-found", "-o", "json", timeout=timeout)
-        return json.loads(text) if text.strip() else None
+    def find(self, path: str, name: str, *, timeout: float = 20.0) -> Any:
+        """Return the object called *name* of the list at *path* as the API has it, None where there is none. Raises as :meth:`get`.
+
+        Asked by its path, kubectl asks this and nothing else; by its kind it would first ask for all kinds that there are.
+        """
+        items = json.loads(self.get("--raw", f"{path}?fieldSelector=metadata.name={name}", timeout=timeout))["items"]
+        return items[0] if items else None
 
 
 #: What kubectl says when it reached no API, or one that is not up yet.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import Node
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import ETCD_VOTER, is_etcd
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import ETCD_VOTER, Node
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
 
 #: How k3s is told to take a member out of etcd, and how it says that it did: pkg/etcd/member_controller.go.
 REMOVE = "etcd.k3s.cattle.io/remove"

@@ -7,7 +7,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-import json
+from collections.abc import Mapping
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
@@ -17,15 +18,15 @@ _BYTES = 64
 _MAX_MEMORY = 1 << 27
 
 
-def hash_of(secret: str) -> str:
-    """Return the hash in a Secret ``<node>.node-password.k3s`` (as JSON); empty for an empty text.
+def hash_of(secret: Mapping[str, Any] | None) -> str:
+    """Return the hash in a Secret ``<node>.node-password.k3s``; empty where there is none.
 
-    Raises PifleetError when it has none.
+    Raises PifleetError when the Secret has no hash.
     """
-    if not secret.strip():
+    if secret is None:
         return ""
     try:
-        return base64.b64decode(json.loads(secret)["data"]["hash"], validate=True).decode()
+        return base64.b64decode(secret["data"]["hash"], validate=True).decode()
     except (ValueError, KeyError, TypeError) as error:
         raise PifleetError(
             "the cluster's Secret of a node password has no hash.", "Delete it, and the node joins with a new password."

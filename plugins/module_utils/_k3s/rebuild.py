@@ -14,8 +14,8 @@ from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
-#: states of a host beside its cluster
-HEALTHY, NEW, DOWN, REBUILD = "healthy", "new", "down", "rebuild"
+#: states of a host beside its cluster; *misplaced*: k3s runs, but not on the data folder of the inventory; *unknown*: nobody could be asked
+HEALTHY, NEW, DOWN, REBUILD, MISPLACED, UNKNOWN = "healthy", "new", "down", "rebuild", "misplaced", "unknown"
 #: why a host has to be rebuilt
 NO_DATA, NODE_PASSWORD, MACHINE_ID, RESUMED = "no_data", "node_password", "machine_id", "resumed"
 
@@ -70,15 +70,22 @@ class Verdict:
     alive: bool = False
 
 
-def judge(host: Host, known: Known, *, begun: bool = False) -> Verdict:
-    """Return what *host* is to its cluster. *begun*: a rebuild of it was begun before and did not end."""
+def judge(host: Host, known: Known | None, *, begun: bool = False) -> Verdict:
+    """Return what *host* is to its cluster. *known*: None where no API answered; *begun*: a rebuild of it was begun and did not end.
+
+    What runs, or could not be asked about, is never retired.
+    """
+    if host.active:
+        if not host.data:
+            return Verdict(MISPLACED)
+        return Verdict(REBUILD, (RESUMED,)) if begun else Verdict(HEALTHY)
+    if known is None:
+        return Verdict(DOWN if host.data else UNKNOWN)
     reasons = _reasons(host, known)
     if reasons:
         return Verdict(REBUILD, (*reasons, *((RESUMED,) if begun else ())), retire=True, alive=_is_alive_elsewhere(host, known))
     if begun:
         return Verdict(REBUILD, (RESUMED,))
-    if host.data and host.active:
-        return Verdict(HEALTHY)
     return Verdict(DOWN if known.node or known.password else NEW)
 
 
@@ -86,14 +93,13 @@ def _reasons(host: Host, known: Known) -> tuple[str, ...]:
     if not (known.node or known.password):
         return ()  # nothing to forget: it may simply join
     found = []
-    # an agent with the right password gets its certificate anew; a server without its data is still a member of etcd
-    if not host.data and (host.server or not host.password_fits):
+    # Where an agent has only its password, its first join was cut off before it had a certificate, and goes on. With a Node it had joined.
+    if not host.data and (host.server or known.node or not host.password_fits):
         found.append(NO_DATA)
     # a password that was made anew in a join that is still going on is compared too, so it counts only where it does not fit
     if known.password and (not host.password or host.password_fits is False):
         found.append(NODE_PASSWORD)
-    # what is up has told the cluster its machine id itself
-    if not (host.data and host.active) and known.machine_id and known.machine_id != host.machine_id:
+    if host.machine_id and known.machine_id and known.machine_id != host.machine_id:
         found.append(MACHINE_ID)
     return tuple(found)
 
@@ -130,7 +136,7 @@ def volumes_on(text: str, hostname: str) -> tuple[Volume, ...]:
     https://kubernetes.io/docs/concepts/storage/persistent-volumes/#node-affinity. Raises PifleetError when *text* is no such list.
     """
     try:
-        found = [_volume(item) for item in json.loads(text)["items"] if hostname in _hostnames(item)]
+        found = [_volume(item) for item in json.loads(text)["items"] if _hostnames(item) == {hostname}]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PifleetError(
             f"the API's list of volumes cannot be read: {error!r}.", "Is the kubeconfig's server a Kubernetes API?"

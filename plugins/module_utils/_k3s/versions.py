@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import KUBELET_MAX_MINORS_BEHIND, Node
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import ETCD_VOTER, KUBELET_MAX_MINORS_BEHIND, Node
 
 #: On a Node that an upgrade cordoned, so that the upgrade, and nobody else's cordon, is lifted by it.
 CORDONED_BY_UPGRADE = "pifleet.ops/cordoned-by-upgrade"
-#: k3s puts the label on servers with embedded etcd and keeps the condition: pkg/etcd/etcd.go, pkg/etcd/metadata_controller.go.
+#: k3s puts the label on servers with embedded etcd: pkg/etcd/etcd.go.
 ETCD_LABEL = "node-role.kubernetes.io/etcd"
-ETCD_VOTER = "EtcdIsVoter"
 
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)(?:-([0-9A-Za-z.-]+))?\+k3s(\d+)")
 

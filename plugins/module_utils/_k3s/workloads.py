@@ -14,8 +14,14 @@ _MIRROR = "kubernetes.io/config.mirror"
 _ENDED = ("Succeeded", "Failed")
 #: controllers that keep a number of pods running, with the fields that count them: https://kubernetes.io/docs/concepts/workloads/
 _COUNTED = ("ReplicaSet", "StatefulSet", "ReplicationController")
-#: controllers that are asked for; of other kinds it is enough that the pod had one
-ASKED = (*_COUNTED, "DaemonSet", "Job")
+#: controllers that are asked for, with the path of their lists in a namespace; of other kinds it is enough that the pod had one
+ASKED = {
+    "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
+    "StatefulSet": "/apis/apps/v1/namespaces/{}/statefulsets",
+    "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+    "ReplicationController": "/api/v1/namespaces/{}/replicationcontrollers",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,14 @@ class Rebuilds:
         with self._store.read() as db:
             return tuple(_record(db, row) for row in db.execute(wanted).all())
 
+    def known(self, host: str) -> dict[str, dict[str, Any]]:
+        """Return what the attempts of the open rebuild of *host* knew of each step; nothing where there is none, or no ledger yet."""
+        try:
+            last = [record for record in self.of_host(host) if record.status in OPEN]
+        except LedgerError:
+            return {}
+        return merged(last[-1].attempts) if last else {}
+
     def unfinished(self) -> tuple[Unfinished, ...]:
         """Return the rebuilds that neither succeeded nor were given up, by host."""
         wanted = select(rebuilds).where(rebuilds.c.status.in_(OPEN)).order_by(rebuilds.c.host, rebuilds.c.started_at)

@@ -48,7 +48,6 @@ def test_the_same_command_goes_on(fleet: Rebuilt, step: str) -> None:
     assert (len(record.attempts), record.status) == (2, "succeeded")
     assert record.attempts[0].steps[-1].step == step
     assert record.attempts[0].steps[-1].outcome == "interrupted"
-    assert "resumed" in record.reasons or record.attempts[1].steps[0].detail is not None
     assert verify(record) == []
     fleet.settled()
     assert fleet.rebuild().require().changed == set()

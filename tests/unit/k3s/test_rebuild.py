@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.filter.k3s_rebuild_plan import k3s_rebuild_plan
@@ -41,6 +42,15 @@ STRANGER = Known(node=False, password=False)
         (WIPED, STRANGER, True, Verdict("rebuild", ("resumed",))),
         (replace(WIPED, password=True, password_fits=True), Known(node=False, password=True), True, Verdict("rebuild", ("resumed",))),
         (WELL, MEMBER, True, Verdict("rebuild", ("resumed",))),
+        # its data disk was replaced, its system was not
+        (replace(STOPPED, data=False), MEMBER, False, Verdict("rebuild", ("no_data",), retire=True)),
+        # a data folder in the inventory that is not the one k3s runs on
+        (replace(WELL, data=False), MEMBER, False, Verdict("misplaced")),
+        (replace(WELL, password_fits=False), MEMBER, True, Verdict("rebuild", ("resumed",))),
+        (replace(STOPPED, machine_id=""), MEMBER, False, Verdict("down")),
+        # no API answers
+        (STOPPED, None, False, Verdict("down")),
+        (WIPED, None, True, Verdict("unknown")),
         # a server without its datastore is a member of etcd that is gone, whatever its password
         (
             replace(WIPED, server=True, password=True, password_fits=True),
@@ -50,7 +60,7 @@ STRANGER = Known(node=False, password=False)
         ),
     ],
 )
-def test_verdicts(host: Host, known: Known, begun: bool, verdict: Verdict) -> None:
+def test_verdicts(host: Host, known: Known | None, begun: bool, verdict: Verdict) -> None:
     assert judge(host, known, begun=begun) == verdict
 
 
@@ -89,7 +99,7 @@ def test_seconds_of_silence() -> None:
     assert rebuild.silent_seconds("", now) is None
 
 
-def volume(name: str, host: str, phase: str = "Bound", **spec: object) -> dict[str, object]:
+def volume(name: str, host: str, phase: str = "Bound", **spec: object) -> dict[str, Any]:
     affinity = {
         "required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}
     }
@@ -109,7 +119,9 @@ def volume(name: str, host: str, phase: str = "Bound", **spec: object) -> dict[s
 
 def test_volumes_of_a_node_are_those_that_only_it_can_hold() -> None:
     everywhere = volume("nfs", "pi-4", nodeAffinity=None)
-    text = json.dumps({"items": [volume("b", "pi-4"), volume("a", "pi-4", "Released"), volume("c", "pi-3"), everywhere]})
+    either = volume("d", "pi-4")
+    either["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"].append("pi-3")
+    text = json.dumps({"items": [volume("b", "pi-4"), volume("a", "pi-4", "Released"), volume("c", "pi-3"), everywhere, either]})
     found = rebuild.volumes_on(text, "pi-4")
     assert [(v.name, v.claim, v.bound) for v in found] == [("a", "shop/data-a", False), ("b", "shop/data-b", True)]
     assert (found[1].capacity, found[1].storage_class, found[1].path) == ("1Gi", "local-path", "/var/lib/rancher/k3s/storage/b")
