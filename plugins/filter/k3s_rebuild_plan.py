@@ -76,6 +76,12 @@ def _host(name: str, server: bool, variables: Mapping[str, Any]) -> rebuild.Host
     )
 
 
+def _has_other_role(variables: Mapping[str, Any], server: bool) -> bool:
+    """Whether k3s is installed in the other role than the inventory's."""
+    role = (variables["pi_facts_result"]["pi"].get("k3s") or {}).get("role")
+    return bool(role) and role != ("server" if server else "agent")
+
+
 def _known(found: Mapping[str, Any]) -> rebuild.Known:
     node = found.get("node") or {}
     return rebuild.Known(
@@ -100,7 +106,10 @@ def k3s_rebuild_plan(
     for name in hosts:
         server, node = name in servers, name.lower()
         found = None if known is None else _known(known.get(node) or {})
-        verdict = rebuild.judge(_host(name, server, hostvars[name]), found, begun=name in (begun or {}))
+        if _has_other_role(hostvars[name], server):
+            verdict = rebuild.Verdict(rebuild.HEALTHY)  # the install refuses it, and says why
+        else:
+            verdict = rebuild.judge(_host(name, server, hostvars[name]), found, begun=name in (begun or {}))
         plan[name] = {
             "state": verdict.state,
             "reasons": list(verdict.reasons),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """k3s_join_info on the lab's nodes, in situations that are made for real.
 
-Those that need a run of site.yml (token, CA, node password, unreachable server, crash loop, a taken port) are in tests/integration/site.
+Those that need a run of site.yml (token, CA, unreachable server, crash loop, a taken port) are in tests/integration/site.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ def test_a_restart_that_is_only_queued_is_not_the_old_ready(fleet: Fleet, module
         assert look(module, agent, timeout=60)["state"] == "ready"
     finally:
         fleet.sh(agent, f"rm -rf {folder} /run/go && systemctl daemon-reload")
+
+
+def test_a_node_password_that_is_not_the_clusters(fleet: Fleet, module: Module, agent: str) -> None:
+    """site.yml would see it before and rebuild the node: this is what k3s says where a node is started by hand."""
+    path = "/etc/rancher/node/password"
+    fleet.sh(agent, f"cp -p {path} /run/password && echo 0123456789abcdef >{path} && systemctl restart --no-block k3s-agent")
+    try:
+        found = look(module, agent, timeout=60)
+        assert found["state"] == "node_password_rejected", found
+        assert "rejected" in found["evidence"].lower()
+        assert "0123456789abcdef" not in str(found)
+    finally:
+        fleet.sh(agent, f"mv /run/password {path}")
 
 
 def test_a_failure_of_an_earlier_start_is_history(fleet: Fleet, module: Module, agent: str) -> None:

@@ -31,13 +31,6 @@ def other_ca(fleet: Fleet, worker: str) -> list[str]:
     return ["-e", f"k3s_agent_token=K10{'ab' * 32}::node:{secret}"]
 
 
-def other_node_password(fleet: Fleet, worker: str) -> list[str]:
-    """As a reflashed node whose old password the cluster still keeps."""
-    fleet.play("--limit", worker).require()
-    fleet.wipe(worker)
-    return []
-
-
 def silent_server(fleet: Fleet, worker: str) -> list[str]:
     fleet.sh(fleet.servers[0], f"iptables -I INPUT -p tcp --dport 6443 -s {fleet.address(worker)} -j DROP")
     return []
@@ -59,7 +52,6 @@ def taken_port(fleet: Fleet, worker: str) -> list[str]:
 CASES = [
     Case("token_rejected", wrong_token),
     Case("ca_mismatch", other_ca),
-    Case("node_password_rejected", other_node_password),
     Case("server_unreachable", silent_server, hear_again),
     Case("crash_loop", crashing_kubelet),
     Case("port_in_use", taken_port),

@@ -176,3 +176,11 @@ def test_the_filter_judges_each_host_by_its_role() -> None:
         "pi-4": ("healthy", [], "pi-4", "agent"),
         "pi-5": ("rebuild", ["resumed"], "pi-5", "agent"),
     }
+
+
+def test_a_host_that_changed_its_group_is_left_to_the_install_which_refuses_it() -> None:
+    hostvars = {"pi-4": facts(role="agent", agent_data=True, unit_state={"active": "active"})}
+    assert (
+        k3s_rebuild_plan(hostvars, ["pi-4"], ["pi-4"], {"pi-4": {"node": {"machine_id": "x"}, "password": True}})["pi-4"]["state"]
+        == "healthy"
+    )
