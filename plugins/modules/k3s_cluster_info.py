@@ -182,7 +182,7 @@ def look(kubectl, expected, limit, seen=()):
 
     *seen*: the nodes of an earlier look. Where only one is waited for, only that one is asked for again.
     """
-    open_ones = cluster.unsettled(seen, expected) if seen else ()
+    open_ones = cluster.compare(seen, expected).unsettled if seen else ()
     selector = f"?fieldSelector=metadata.name={open_ones[0]}" if len(open_ones) == 1 else ""
     # the raw path: kubectl then asks this and nothing else
     nodes = cluster.parse_nodes(kubectl.get("--raw", f"/api/v1/nodes{selector}", timeout=limit))
@@ -228,7 +228,7 @@ def run(params, check_mode):
         "not_ready": list(comparison.not_ready),
         "not_voting": list(comparison.not_voting),
         "role_mismatch": list(comparison.role_mismatch),
-        "unsettled": list(cluster.unsettled(nodes, expected)) if reachable else [],
+        "unsettled": list(comparison.unsettled),
         "version_skew": list(comparison.version_skew),
         "waited": round(waited, 1),
     }

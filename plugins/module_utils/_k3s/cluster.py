@@ -88,7 +88,12 @@ class Comparison:
         Unexpected nodes and version skew do not go away by waiting, so they do not hold it up. ``not_ready`` lists expected nodes
         only when some are expected.
         """
-        return not (self.missing or self.not_ready or self.role_mismatch or self.not_voting)
+        return not self.unsettled
+
+    @property
+    def unsettled(self) -> tuple[str, ...]:
+        """Names of the nodes that keep :attr:`settled` from being true."""
+        return tuple(sorted({*self.missing, *self.not_ready, *self.not_voting, *(entry["name"] for entry in self.role_mismatch)}))
 
 
 #: What is said where no API could be asked and none had to answer.
@@ -179,12 +184,6 @@ def compare(nodes: Sequence[Node], expected: Sequence[Expected]) -> Comparison:
         version_skew=_skew(nodes),
         not_voting=tuple(n.name for n in nodes if "etcd" in n.roles and n.conditions.get(ETCD_VOTER) != "True" and n.name in want),
     )
-
-
-def unsettled(nodes: Sequence[Node], expected: Sequence[Expected]) -> tuple[str, ...]:
-    """Return the names that keep :attr:`Comparison.settled` from being true."""
-    found = compare(nodes, expected)
-    return tuple(sorted({*found.missing, *found.not_ready, *found.not_voting, *(entry["name"] for entry in found.role_mismatch)}))
 
 
 def _skew(nodes: Sequence[Node]) -> tuple[Mapping[str, Any], ...]:
