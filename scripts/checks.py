@@ -23,20 +23,28 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".pifleet" / "reports" / "checks"
 LAB_INVENTORY = "inventory/lab"
 FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
-# folders of tests that start fleets of their own instead of sharing the lab: too long for CI, part of `make test-full`
-OWN_FLEETS = {"k3s_ops", "lab"}
+# folders of tests that start fleets of their own, or need none, so that they may run beside those on the shared lab
+OWN_FLEETS = {"arm64", "base_os", "fleets", "k3s_ops", "lab", "releases", "stack_refresh", "stacks", "sync_service"}
+# folders that are too long for CI: part of `make test-full`
+ONLY_FULL = {"k3s_ops", "lab", "releases"}
+# folders of tests that run anywhere
+NO_LAB = {"controller", "ledger", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
 SHOWN = 300  # lines of a failed check's log that are printed
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One command that passes or fails. *needs* names checks that must have passed; *lab* marks use of the one shared lab."""
+    """One command that passes or fails.
+
+    *needs* names checks that must have passed; *lab* marks use of the one shared lab; beside one that is *alone* nothing else runs.
+    """
 
     name: str
     argv: tuple[str, ...]
     needs: tuple[str, ...] = ()
     lab: bool = False
+    alone: bool = False
     pytest: bool = False
     env: tuple[tuple[str, str], ...] = ()
     limit: float = 1200.0  # seconds
@@ -71,15 +79,25 @@ def report_of(check: Check) -> Path:
 
 
 def ready(waiting: Iterable[Check], passed: set[str], running: Iterable[Check]) -> list[Check]:
-    """Return the checks that may start now, in order: their needs passed, and at most one of those using the lab."""
+    """Return the checks that may start now: their needs passed, and at most one of those using the lab.
+
+    That one comes first, because it is the lab that everything waits for in the end; the others keep their order.
+    """
+    running = list(running)
+    if any(c.alone for c in running):
+        return []
     lab_free = not any(c.lab for c in running)
-    chosen = []
+    chosen: list[Check] = []
     for check in waiting:
         if not set(check.needs) <= passed or (check.lab and not lab_free):
             continue
+        if check.alone and (running or chosen):
+            continue
         lab_free = lab_free and not check.lab
         chosen.append(check)
-    return chosen
+        if check.alone:
+            break
+    return sorted(chosen, key=lambda check: not check.lab)
 
 
 def counts_of(check: Check, rc: int | None, report: Path) -> tuple[int, int]:
@@ -211,8 +229,10 @@ def shell_scripts() -> list[str]:
 
 def static_checks() -> list[Check]:
     """Checks that need nothing but the files: lint, types, unit tests."""
-    core = "ansible_collections.pifleet.ops.plugins"
-    mypy = _python("-m", "mypy", "-p", f"{core}.module_utils", "-p", f"{core}.plugin_utils", "-p", "lab", "-p", "scripts")
+    collection = "ansible_collections.pifleet.ops"
+    plugins = [f"{collection}.plugins.{kind}" for kind in ("action", "callback", "module_utils", "plugin_utils")]
+    typed = [*plugins, f"{collection}.hub", "lab", "scripts"]
+    mypy = _python("-m", "mypy", *(word for package in typed for word in ("-p", package)))
     return [
         Check("ruff", _python("-m", "ruff", "check", ".")),
         Check("ruff-format", _python("-m", "ruff", "format", "--check", ".")),
@@ -226,17 +246,18 @@ def static_checks() -> list[Check]:
 
 
 def integration() -> list[Check]:
-    """One check for each folder of tests/integration. Those of the controller run anywhere; the others use the shared lab in turn."""
+    """One check for each folder of tests/integration. Those of the controller run anywhere, those on the shared lab in turn."""
     checks = []
     for folder in sorted({file.parent for file in ROOT.glob("tests/integration/*/test_*.py")}):
-        if folder.name in OWN_FLEETS and not FULL:
+        if folder.name in ONLY_FULL and not FULL:
             continue
         argv = _python("-m", "pytest", str(folder.relative_to(ROOT)), "--verbose", "--durations=10")
-        name = f"integration-{folder.name}"
-        if folder.name == "controller":
-            checks.append(Check(name, argv, pytest=True))
+        name, limit = f"integration-{folder.name}", 3600 * (6 if FULL else 1)
+        if folder.name in NO_LAB:
+            checks.append(Check(name, argv, pytest=True, limit=limit))
         else:
-            checks.append(Check(name, argv, needs=("lab",), lab=True, pytest=True, limit=3600 * (6 if FULL else 1)))
+            shared = folder.name not in OWN_FLEETS
+            checks.append(Check(name, argv, needs=("lab",), lab=shared, pytest=True, limit=limit))
     return checks
 
 
@@ -259,12 +280,20 @@ def suite(what: str) -> list[Check]:
         Check(
             f"bench-{name}",
             _python("-m", f"tests.benchmarks.{name}", "--json", str(LOGS / f"bench-{name}.json")),
-            ("lab",),
-            True,
+            needs,
+            lab=bool(needs),
+            alone=True,
             limit=7200,
             shown=True,
         )
-        for name in ("rebuild", "bootstrap")
+        for name, needs in (
+            ("rebuild", ("lab",)),
+            ("bootstrap", ("lab",)),
+            ("stacks", ("lab",)),
+            ("releases", ("lab",)),
+            ("recording", ("lab",)),
+            ("outbox", ()),
+        )
     ]
     if what == "bench":
         return [lab, *bench]

@@ -23,8 +23,8 @@ class ActionModule(ControllerAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         server = _kubeconfig.check_server(params["server"])
-        fetched = self._fetch(params["src"])
         path = Path(params["path"])
+        fetched = _kubeconfig.held(path, params["context"], params["credentials_sha256"]) or self._fetch(params["src"])
         change = partial(_kubeconfig.merge, where=str(path), fetched=fetched, context=params["context"], server=server)
         merged = _kubeconfig.replace_file(path, change, check=bool(self._task.check_mode))
         result = {"changed": merged.changed, "path": str(path), "context": params["context"], "server": server}

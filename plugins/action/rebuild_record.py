@@ -16,6 +16,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.rebuild_record import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _rebuild_report
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned
 
 if not MISSING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds, Subject
@@ -25,7 +26,15 @@ NOTHING: Mapping[str, Mapping[str, Any]] = {
     "started": {"rebuild_id": None, "attempt": None, "resumed": None, "details": {}},
     "step": {"rebuild_id": None, "step": None},
     "noted": {"rebuild_id": None, "step": None},
-    "finished": {"rebuild_id": None, "seconds": None, "total_seconds": None, "steps": [], "report": None, "within_budget": None},
+    "finished": {
+        "rebuild_id": None,
+        "seconds": None,
+        "total_seconds": None,
+        "steps": [],
+        "report": None,
+        "within_budget": None,
+        "over_budget": "",
+    },
     "abandoned": {"rebuild_id": None},
 }
 
@@ -43,10 +52,10 @@ class ActionModule(LedgerAction):
         self._rebuilds = Rebuilds(self._store)
         self._host = str(self.task_vars["inventory_hostname"])
         if self._task.check_mode:
-            known = {"details": self._rebuilds.known(self._host)} if state == "started" else {}
+            known = {"details": self._rebuilds.known(self._host, self._inventory())} if state == "started" else {}
             return {"changed": False, "ledger": str(path), **NOTHING[state], **known}
         secrets = tuple(self._secrets())
-        self._clean = partial(_rebuild_report.cleaned, secrets=secrets)
+        self._clean = partial(cleaned, secrets=secrets)
         self._detail = self._clean(params["detail"] or {})
         does = {"started": self._start, "step": self._step, "noted": self._note, "finished": self._finish, "abandoned": self._abandon}
         return {"changed": False, "ledger": str(path), **does[state](params)}
@@ -106,8 +115,7 @@ class ActionModule(LedgerAction):
             "report": str(publication.path_of(record, record.attempts[-1].run_id)),
             "within_budget": record.within_budget,
         }
-        if record.within_budget is False and params["fail_over_budget"]:
-            result.update(failed=True, msg=self._over_budget(record, result))
+        result["over_budget"] = self._over_budget(record, result) if record.within_budget is False else ""
         return result
 
     def _over_budget(self, record: _rebuild_report.Rebuild, result: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ class ActionModule(ControllerAction):
             f"The SSH host key of {self._host} ({target.address}, port {target.port}) is not the one that this controller knows. "
             f"Nothing was touched.\n{keys.described(offered, entries)}\n"
             f"If its card was replaced or written anew, compare on the node's own screen: `ssh-keygen -lf {_compared(target, offered)}`. "
-            "If it shows an offered fingerprint, run again with `-e rebuild_accept_new_host_key=true`.\n"
+            f"If it shows an offered fingerprint, run again with `--limit {self._host} -e rebuild_accept_new_host_key=true`.\n"
             "If the card was not replaced, somebody else may be answering in the node's place: do not accept the key."
         )
         return {"changed": False, "failed": True, "msg": msg, "host_key_changed": True, **_shown(entries, offered)}

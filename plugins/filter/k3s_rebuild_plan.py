@@ -49,26 +49,29 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - By host name, C(state) (V(healthy), V(new), V(down), V(rebuild), V(misplaced) or V(unknown)), C(reasons) (of V(no_data),
-      V(node_password), V(machine_id) and V(resumed)), C(retire) (whether the cluster has to forget the node first) and C(alive) (whether
-      something else still reports as this node), with C(node) and C(role) beside.
+    - By host name, C(state) (V(healthy), V(new), V(joining), V(down), V(rebuild), V(misplaced) or V(unknown)), C(reasons) (of V(no_data),
+      V(node_password), V(machine_id) and V(resumed)), C(retire) (whether the cluster has to forget the node first), C(removes) (what it
+      has to forget then), C(alive) (whether something else still reports as this node) and C(superseded) (whether a rebuild that was
+      begun is over, because the node came back without it), with C(node) and C(role) beside.
   type: dict
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s import rebuild
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import members, rebuild
 
 
 def _host(name: str, server: bool, variables: Mapping[str, Any]) -> rebuild.Host:
     pi = variables["pi_facts_result"]["pi"]
     k3s = pi.get("k3s") or {}
+    unit = (k3s.get("unit_state") or {}).get("active")
     return rebuild.Host(
         name=name,
         server=server,
         data=bool(k3s.get("datastore") if server else k3s.get("agent_data")),
-        active=(k3s.get("unit_state") or {}).get("active") == "active",
+        active=unit == "active",
+        starting=unit == "activating",
         machine_id=str(pi.get("machine_id") or ""),
         addresses=tuple(str(address) for address in pi.get("addresses") or ()),
         password=bool(k3s.get("node_password")),
@@ -91,7 +94,18 @@ def _known(found: Mapping[str, Any]) -> rebuild.Known:
         internal_ip=str(node.get("internal_ip") or ""),
         heartbeat=str(found.get("heartbeat") or ""),
         silent=found.get("silent"),
+        created=str(found.get("created") or ""),
     )
+
+
+def _begun(found: Mapping[str, Any] | None) -> rebuild.Begun | None:
+    return None if found is None else rebuild.Begun(str(found.get("last_step") or ""), str(found.get("began_at") or ""))
+
+
+def _removes(node: str, known: rebuild.Known) -> list[str]:
+    """What the cluster has of the node."""
+    found = [f"node/{node}"] if known.node else []
+    return found + ([f"secret/{members.password_secret(node)}"] if known.password else [])
 
 
 def k3s_rebuild_plan(
@@ -109,12 +123,14 @@ def k3s_rebuild_plan(
         if _has_other_role(hostvars[name], server):
             verdict = rebuild.Verdict(rebuild.HEALTHY)  # the install refuses it, and says why
         else:
-            verdict = rebuild.judge(_host(name, server, hostvars[name]), found, begun=name in (begun or {}))
+            verdict = rebuild.judge(_host(name, server, hostvars[name]), found, begun=_begun((begun or {}).get(name)))
         plan[name] = {
             "state": verdict.state,
             "reasons": list(verdict.reasons),
             "retire": verdict.retire,
+            "removes": _removes(node, found) if verdict.retire and found else [],
             "alive": verdict.alive,
+            "superseded": verdict.superseded,
             "node": node,
             "role": "server" if server else "agent",
         }

@@ -58,10 +58,11 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), and C(join): the URL to join by host name."
+    - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), C(addresses) (of the servers, by host name), and
+      C(join): the URL to join by host name."
     - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
-    - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, and those
-      of C(begun).
+    - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, those that
+      lost their token, and those of C(begun).
     - C(unsettled) lists these, those with a conflict of versions, and those with a new SSH host key.
     - C(version_conflicts) says, by host name, why a bootstrap must not go on with a host, because its k3s has another version.
   type: dict
@@ -100,9 +101,9 @@ def _has_new_key(variables: Mapping[str, Any]) -> bool:
 
 
 def _serves(facts: Mapping[str, Any], server: bool) -> bool:
-    """Whether a k3s that has joined is up on a host."""
+    """Whether a k3s that has joined, and can again, is up on a host."""
     k3s = facts.get("k3s") or {}
-    return _active(facts) == "active" and bool(k3s.get("datastore") if server else k3s.get("agent_data"))
+    return _active(facts) == "active" and bool(k3s.get("datastore") if server else k3s.get("agent_data")) and bool(k3s.get("token"))
 
 
 def _address(variables: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -154,6 +155,7 @@ def k3s_topology(
         "doubtful": doubtful,
         "unsettled": [name for name in play_hosts if name in doubtful or name in conflicts or _has_new_key(hostvars[name])],
         "urls": list(topology.urls),
+        "addresses": {name: _address(hostvars[name], facts.get(name, {})) for name in servers},
         "join": {name: topology.url_for(name) for name in dict.fromkeys([*servers, *play_hosts])},
     }
 

@@ -162,6 +162,12 @@ waited:
   description: Seconds that the module waited.
   type: float
   returned: success
+credentials_sha256:
+  description:
+    - SHA-256 of the credentials in O(kubeconfig), by which M(pifleet.ops.k3s_kubeconfig) knows whether the controller has them.
+    - Empty where there is none as k3s writes it.
+  type: str
+  returned: success
 """
 
 import time
@@ -169,11 +175,12 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, credentials
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 REQUEST_SECONDS = 10.0
 
 
@@ -231,6 +238,7 @@ def run(params, check_mode):
         "unsettled": list(comparison.unsettled),
         "version_skew": list(comparison.version_skew),
         "waited": round(waited, 1),
+        "credentials_sha256": credentials.digest_of_file(read_text(params["kubeconfig"]) or ""),
     }
 
 

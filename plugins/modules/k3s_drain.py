@@ -122,7 +122,6 @@ from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OP
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import CORDONED_BY_UPGRADE
 
 POLL_SECONDS = 1.0
-REQUEST_SECONDS = 10.0
 
 
 class DrainBlockedError(PifleetError):
@@ -133,26 +132,18 @@ class DrainBlockedError(PifleetError):
         self.blocking = blocking
 
 
-def ask(kubectl, *arguments, timeout=REQUEST_SECONDS):
-    """Return the output of one kubectl call, or raise what went wrong."""
-    done = kubectl(*arguments, timeout=timeout)
-    if not done.ok:
-        raise error_of(done, kubectl.kubeconfig)
-    return done.stdout
-
-
 def node_of(kubectl, name):
     """Return the node, None where the cluster has none of that name."""
-    nodes = cluster.parse_nodes(ask(kubectl, "get", "nodes", "-o", "json"))
+    nodes = cluster.parse_nodes(kubectl.get("nodes", "-o", "json"))
     return next((node for node in nodes if node.name == name), None)
 
 
 def pods_on(kubectl, name):
-    return drain.pods_of(ask(kubectl, "get", "pods", "-A", f"--field-selector=spec.nodeName={name}", "-o", "json"))
+    return drain.pods_of(kubectl.get("pods", "-A", f"--field-selector=spec.nodeName={name}", "-o", "json"))
 
 
 def budgets(kubectl):
-    return drain.budgets_of(ask(kubectl, "get", "poddisruptionbudgets", "-A", "-o", "json"))
+    return drain.budgets_of(kubectl.get("poddisruptionbudgets", "-A", "-o", "json"))
 
 
 def as_dicts(blocking):
@@ -193,7 +184,7 @@ def drained(kubectl, params, check_mode):
         blocking = [b for b in drain.blocked(pods, budgets(kubectl)) if "PodDisruptionBudget" in b.reason] if leaving else []
         return result | ({"blocking": as_dicts(blocking)} if blocking else {})
     if node.schedulable:
-        ask(kubectl, "patch", "node", name, "--type=merge", f"--patch={drain.cordon_patch(params['reason'])}")
+        kubectl.ask("patch", "node", name, "--type=merge", f"--patch={drain.cordon_patch(params['reason'])}")
     if leaving:
         result["waited"] = evict(kubectl, params)
     return result
@@ -232,7 +223,7 @@ def uncordoned(kubectl, params, check_mode):
             ours = node is not None and CORDONED_BY_UPGRADE in node.annotations
             lacks = drain.waits_for(node, params["version"] or "")
             if ours and not lacks and not check_mode:
-                ask(kubectl, "patch", "node", params["node"], "--type=merge", f"--patch={drain.uncordon_patch()}")
+                kubectl.ask("patch", "node", params["node"], "--type=merge", f"--patch={drain.uncordon_patch()}")
         except ApiUnreachableError as error:
             lacks = str(error)
         waited = time.monotonic() - started

@@ -168,6 +168,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import fsync_folder, read_text, write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -191,7 +192,7 @@ def sha256_of(path: str) -> str | None:
 def read_stamp() -> dict:
     """Return what the last run noted of this node; empty when there is no (readable) note."""
     try:
-        stamp = json.loads(read_text(core.STAMP) or "{}")
+        stamp = json.loads(read_text(k3s_places.STAMP) or "{}")
     except ValueError:
         return {}
     return stamp if isinstance(stamp, dict) else {}
@@ -210,18 +211,20 @@ def known_sha256(path: str, noted: dict) -> str | None:
     return noted.get("sha256") if fits(path, noted) else sha256_of(path)
 
 
-def note_of(path: str) -> dict:
-    stat = os.stat(path)
-    return {"path": path, "sha256": sha256_of(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def note_of(artifact: core.Artifact, installed: bool) -> dict:
+    """What is noted of an artifact. One that was *installed* just now was hashed on the way: a Pi needs seconds to do it again."""
+    stat = os.stat(artifact.target)
+    sha256 = artifact.sha256 if installed else sha256_of(artifact.target)
+    return {"path": artifact.target, "sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def installed_version(stamp: dict) -> str:
     """The version of the installed binary: as noted, else as it says itself (``k3s version v1.34.4+k3s1 (...)``)."""
-    if not os.path.exists(core.BINARY):
+    if not os.path.exists(k3s_places.BINARY):
         return ""
-    if stamp.get("version") and known_sha256(core.BINARY, stamp.get("binary", {})) == stamp.get("binary", {}).get("sha256"):
+    if stamp.get("version") and known_sha256(k3s_places.BINARY, stamp.get("binary", {})) == stamp.get("binary", {}).get("sha256"):
         return stamp["version"]
-    words = run([core.BINARY, "--version"], timeout=30).stdout.split()
+    words = run([k3s_places.BINARY, "--version"], timeout=30).stdout.split()
     return words[2] if len(words) > 2 and words[:2] == ["k3s", "version"] else "unknown"
 
 
@@ -246,7 +249,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         except (FileNotFoundError, NotADirectoryError):
             continue
         stats[path] = core.stat_line(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if path != core.BINARY:
+        if path != k3s_places.BINARY:
             files[path] = (read_text(path) or "", stat.st_mode & 0o7777)
     other = "agent" if desired.role == "server" else "server"
     token = read_text(f"{desired.data_dir}/server/token")
@@ -257,7 +260,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         recorded=read_text(core.inputs_path(desired.role)),
         unit=unit_state(desired.role),
         other_unit_installed=os.path.exists(core.unit_path(other)),
-        binary_sha256=known_sha256(core.BINARY, stamp.get("binary", {})),
+        binary_sha256=known_sha256(k3s_places.BINARY, stamp.get("binary", {})),
         binary_version=installed_version(stamp),
         images_sha256=known_sha256(desired.images.target, stamp.get("images", {})) if desired.images else None,
         managed=managed,
@@ -304,13 +307,13 @@ def remove_old_images(keep: str) -> None:
 def write_stamp(desired: core.Desired, plan: core.Plan, stamp: dict) -> None:
     """Note what is installed, so that nothing has to be hashed next time. Writes only what differs: also after a run that was killed."""
     noted = dict(stamp)
-    for name, path in (("binary", core.BINARY), ("images", desired.images.target if desired.images else "")):
-        if path and not fits(path, noted.get(name, {})):
-            noted[name] = note_of(path)
+    for name, artifact in (("binary", desired.binary), ("images", desired.images)):
+        if artifact and not fits(artifact.target, noted.get(name, {})):
+            noted[name] = note_of(artifact, artifact in plan.installs)
     noted["version"] = desired.version
     noted["managed"] = sorted({*stamp.get("managed", []), *(f.path for f in plan.writes)} - set(plan.removes))
     if noted != stamp:
-        write_atomic(core.STAMP, json.dumps(noted, indent=1, sort_keys=True) + "\n", 0o600, folder_mode=0o700)
+        write_atomic(k3s_places.STAMP, json.dumps(noted, indent=1, sort_keys=True) + "\n", 0o600, folder_mode=0o700)
 
 
 def apply(desired: core.Desired, plan: core.Plan, stamp: dict) -> None:
@@ -321,7 +324,7 @@ def apply(desired: core.Desired, plan: core.Plan, stamp: dict) -> None:
             remove_old_images(artifact.target)
     for name in plan.links:
         Path(f"/usr/local/bin/{name}").unlink(missing_ok=True)  # a link that leads nowhere
-        os.symlink(core.BINARY, f"/usr/local/bin/{name}")
+        os.symlink(k3s_places.BINARY, f"/usr/local/bin/{name}")
     # noted before the files are written: a file of a killed run that the next one does not want any more is still known as ours
     write_stamp(desired, plan, stamp)
     for file in plan.writes:
@@ -329,10 +332,11 @@ def apply(desired: core.Desired, plan: core.Plan, stamp: dict) -> None:
     for path in plan.removes:
         Path(path).unlink(missing_ok=True)
     unit = core.UNITS[desired.role]
-    if plan.enable or any(f.path == core.unit_path(desired.role) for f in plan.writes) or plan.unit_action != "none":
-        check(run(["systemctl", "daemon-reload"]))
     if plan.enable:
+        # reloads systemd's configuration too: systemctl(1)
         check(run(["systemctl", "enable", "--quiet", unit]))
+    elif any(f.path == core.unit_path(desired.role) for f in plan.writes) or plan.unit_action != "none":
+        check(run(["systemctl", "daemon-reload"]))
     if plan.unit_action != "none":
         # a unit that systemd gave up on would refuse to start; there is nothing to reset in the usual case
         run(["systemctl", "reset-failed", unit])
@@ -370,7 +374,7 @@ def desired_of(module: AnsibleModule) -> core.Desired:
         ),
         registries=p["registries"],
         files=tuple(core.File(path, content, mode) for path, (content, mode) in own.items()),
-        binary=core.Artifact(core.STAGED_BINARY, core.BINARY, p["binary_sha256"], 0o755),
+        binary=core.Artifact(core.STAGED_BINARY, k3s_places.BINARY, p["binary_sha256"], 0o755),
         images=images,
         sysctl_file=config.SYSCTL_FILE if p["cis_profile"] else "",
         start=p["start"],

@@ -35,6 +35,12 @@ options:
     description: Kubeconfig of the task's host.
     type: path
     default: /etc/rancher/k3s/k3s.yaml
+  credentials_sha256:
+    description:
+      - What M(pifleet.ops.k3s_cluster_info) returned of that name. Where the controller has these credentials already, the task's host is
+        not asked for them.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Predicts the change, also where the server has no k3s yet.
@@ -75,6 +81,7 @@ ARGUMENT_SPEC = {
     "context": {"type": "str", "required": True},
     "server": {"type": "str", "required": True},
     "src": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
+    "credentials_sha256": {"type": "str", "default": ""},
 }
 
 

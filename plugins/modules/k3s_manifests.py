@@ -120,7 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, plan
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import manifests
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import FIELD_MANAGER, OPTIONS, ApiUnreachableError, Kubectl
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.manifests_api import KubectlApi
 
 
@@ -163,7 +163,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "objects": {"type": "list", "elements": "raw", "required": True},
-            "field_manager": {"type": "str", "default": "pifleet"},
+            "field_manager": {"type": "str", "default": FIELD_MANAGER},
             **OPTIONS,
             "api_expected": {"type": "bool"},
             "joining": {"type": "list", "elements": "str"},

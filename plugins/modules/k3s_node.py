@@ -26,7 +26,8 @@ options:
     description:
       - With V(absent) the node leaves the cluster.
       - With V(readmitted) only the Secret with its password is removed, so that the node may register with another one.
-      - With V(marked) the node gets those of O(labels) and O(taints) that it does not have. Nothing is taken from it.
+      - With V(marked) the node gets those of O(labels) and O(taints) that it does not have, and with O(cordoned) a cordon. Nothing is
+        taken from it.
     type: str
     choices: [absent, readmitted, marked]
     default: absent
@@ -39,6 +40,10 @@ options:
     type: list
     elements: dict
     default: []
+  cordoned:
+    description: Whether a node that is V(marked) is taken out of service too, as a person had it.
+    type: bool
+    default: false
   rejoins:
     description:
       - That the node is removed and joins anew before this task when it is no check.
@@ -84,7 +89,7 @@ removed:
   elements: str
   sample: [etcd member pi-cluster-3.local, node/pi-cluster-3.local, secret/pi-cluster-3.local.node-password.k3s]
 added:
-  description: Labels and taints that were, or in check mode would be, added.
+  description: Labels, taints and the cordon that were, or in check mode would be, added.
   returned: with O(state=marked)
   type: list
   elements: str
@@ -101,26 +106,25 @@ from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, m
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl, error_of
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 20.0
+NODES = "/api/v1/nodes"
+SECRETS = "/api/v1/namespaces/kube-system/secrets"
 
 
 def ask(kubectl, *arguments, timeout=20.0):
-    """Return the output of one kubectl call, or raise what went wrong. An API that is away for a moment (etcd elects) is asked again."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        done = kubectl(*arguments, timeout=timeout)
-        if done.ok:
-            return done.stdout
-        error = error_of(done, kubectl.kubeconfig)
-        if not isinstance(error, ApiUnreachableError) or time.monotonic() > end:
-            raise error
-        time.sleep(POLL_SECONDS)
+    """Return the output of one kubectl call. Taking a member out of etcd makes the API go away for a moment."""
+    return kubectl.ask(*arguments, timeout=timeout, patience=PATIENCE_SECONDS)
+
+
+def patch_node(kubectl, name, patch):
+    if kubectl.directly("PATCH", f"{NODES}/{name}", patch) is None:
+        ask(kubectl, "patch", "node", name, "--type=merge", f"--patch={patch}")
 
 
 def node_of(kubectl, name):
     """Return one node, None where there is none of the name."""
-    return next(iter(cluster.parse_nodes(ask(kubectl, "get", "--raw", f"/api/v1/nodes?fieldSelector=metadata.name={name}"))), None)
+    return next(iter(cluster.parse_nodes(ask(kubectl, "get", "--raw", f"{NODES}?fieldSelector=metadata.name={name}"))), None)
 
 
 def concerned(kubectl, name):
@@ -128,7 +132,7 @@ def concerned(kubectl, name):
     node = node_of(kubectl, name)
     if node is None or not is_etcd(node):
         return {name: node} if node else {}
-    return {found.name: found for found in cluster.parse_nodes(ask(kubectl, "get", "--raw", "/api/v1/nodes"))}
+    return {found.name: found for found in cluster.parse_nodes(ask(kubectl, "get", "--raw", members.ETCD_NODES))}
 
 
 def wait_until(what, holds, timeout):
@@ -147,13 +151,11 @@ def wait_until(what, holds, timeout):
 
 
 def has_secret(kubectl, name):
-    return bool(
-        ask(kubectl, "-n", "kube-system", "get", "secret", members.password_secret(name), "--ignore-not-found", "-o", "name").strip()
-    )
+    return kubectl.find(SECRETS, members.password_secret(name)) is not None
 
 
 def remove_member(kubectl, name, timeout):
-    ask(kubectl, "patch", "node", name, "--type=merge", f"--patch={members.removal_patch()}")
+    patch_node(kubectl, name, members.removal_patch())
 
     def gone():
         node = node_of(kubectl, name)
@@ -163,7 +165,8 @@ def remove_member(kubectl, name, timeout):
 
 
 def refuse_living(kubectl, name, heartbeat):
-    now = ask(kubectl, "-n", "kube-node-lease", "get", "lease", name, "--ignore-not-found", "-o", "jsonpath={.spec.renewTime}").strip()
+    lease = kubectl.find("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", name) or {}
+    now = (lease.get("spec") or {}).get("renewTime")
     if now and now != heartbeat:
         raise PifleetError(
             f"{name} came back: its kubelet reported at {now}, after {heartbeat or 'never before'}. It was not removed.",
@@ -173,22 +176,31 @@ def refuse_living(kubectl, name, heartbeat):
 
 def cordon(kubectl, name):
     """Keep new pods off a node that goes. The Node object is deleted in the next moment, and this with it."""
-    ask(kubectl, "patch", "node", name, "--type=merge", '--patch={"spec": {"unschedulable": true}}')
+    patch_node(kubectl, name, '{"spec": {"unschedulable": true}}')
 
 
 def remove_node(kubectl, name, timeout):
-    ask(kubectl, "delete", "node", name, "--ignore-not-found", f"--timeout={timeout}s", timeout=timeout + 10)
+    if kubectl.directly("DELETE", f"{NODES}/{name}") is None:
+        ask(kubectl, "delete", "node", name, "--ignore-not-found", f"--timeout={timeout}s", timeout=timeout + 10)
     wait_until(f"{name} did not leave the cluster", lambda: node_of(kubectl, name) is None, timeout)
+
+
+def remove_secret(kubectl, name):
+    secret = members.password_secret(name)
+    # mostly k3s was faster: then there is none any more
+    if kubectl.directly("DELETE", f"{SECRETS}/{secret}") is None and has_secret(kubectl, name):
+        ask(kubectl, "-n", "kube-system", "delete", "secret", secret, "--ignore-not-found")
 
 
 def mark(kubectl, params, check_mode):
     """Add what the node lacks. Its resourceVersion goes along, so that nobody else's change in between is undone."""
     name = params["node"]
     while True:
-        node = kubectl.find("/api/v1/nodes", name)
+        node = kubectl.find(NODES, name)
         if node is None and not check_mode:
             raise PifleetError(f"There is no node {name} in the cluster.", "`k3s kubectl get nodes` shows those that there are.")
-        missing = members.plan_marks({} if check_mode and params["rejoins"] else node or {}, params["labels"], params["taints"])
+        has = {} if check_mode and params["rejoins"] else node or {}
+        missing = members.plan_marks(has, params["labels"], params["taints"], cordoned=params["cordoned"])
         if check_mode or not missing.added:
             return list(missing.added)
         done = kubectl("patch", "node", name, "--type=merge", f"--patch={missing.patch}", timeout=20.0)
@@ -222,10 +234,10 @@ def run(module):
                 if not module.check_mode:
                     remove_node(kubectl, name, timeout)
         # k3s removes it with the Node, a moment later: reported as removed by whoever is first, so that the prediction holds
-        if has_secret(kubectl, name) or any(r.startswith("node/") for r in removed):
+        if f"node/{name}" in removed or has_secret(kubectl, name):
             removed.append(f"secret/{members.password_secret(name)}")
             if not module.check_mode:
-                ask(kubectl, "-n", "kube-system", "delete", "secret", members.password_secret(name), "--ignore-not-found")
+                remove_secret(kubectl, name)
     before = "".join(f"{r}\n" for r in removed)
     module.exit_json(changed=bool(removed), removed=removed, diff={"before": before, "after": ""})
 
@@ -237,6 +249,7 @@ def main():
             "state": {"type": "str", "choices": ["absent", "readmitted", "marked"], "default": "absent"},
             "labels": {"type": "dict", "default": {}},
             "taints": {"type": "list", "elements": "dict", "default": []},
+            "cordoned": {"type": "bool", "default": False},
             "rejoins": {"type": "bool", "default": False},
             "heartbeat": {"type": "str"},
             "timeout": {"type": "int", "default": 120},

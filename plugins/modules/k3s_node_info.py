@@ -74,7 +74,8 @@ nodes:
       type: float
     pods:
       description:
-        - Its pods, each with C(name) (as namespace/name), C(controller) (as kind/name), C(phase) and C(ready).
+        - Its pods, each with C(name) (as namespace/name), C(controller) (as kind/name), C(phase), C(ready) and C(elsewhere)
+          (how many pods of its controller were ready on other nodes; null where the controller does not count them).
         - Static ones and those that ended are left out.
       type: list
       elements: dict
@@ -85,12 +86,15 @@ nodes:
       type: list
       elements: dict
     kept_labels:
-      description: Those of its labels that nobody but a person or a program outside k3s would set again.
+      description: Those of its labels that nobody but a person or a program outside k3s would set again, and the inventory never set.
       type: dict
     kept_taints:
       description: Those of its taints that are not Kubernetes' own.
       type: list
       elements: dict
+    kept_cordon:
+      description: Whether somebody took it out of service, other than M(pifleet.ops.k3s_drain) for an upgrade.
+      type: bool
     removal_refused:
       description: Why it must not be taken out of the cluster, empty when it may.
       type: str
@@ -104,14 +108,14 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, members, rebuild, workloads
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, drain, members, rebuild, workloads
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import FIELD_MANAGER, OPTIONS, ApiUnreachableError, Kubectl
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
 
 
 def refusal(kubectl, name):
     """Why etcd needs the member of *name*, empty where it does not."""
-    nodes = {node.name: node for node in cluster.parse_nodes(kubectl.get("--raw", "/api/v1/nodes"))}
+    nodes = {node.name: node for node in cluster.parse_nodes(kubectl.get("--raw", members.ETCD_NODES))}
     try:
         members.plan_removal(nodes, name)
     except PifleetError as error:
@@ -128,19 +132,24 @@ def look(kubectl, name, volumes):
             pool.submit(kubectl.get, "--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={name}"),
             pool.submit(kubectl.find, "/api/v1/namespaces/kube-system/secrets", members.password_secret(name)),
         ]
-        found, lease, pods, secret = (answer.result() for answer in asked)
+        found, lease, answered, secret = (answer.result() for answer in asked)
+        pods = workloads.pods_of(answered)
+        counted = {workloads.controller_key(pod): workloads.controller_place(pod) for pod in pods if workloads.is_counted(pod)}
+        controllers = dict(zip(counted, pool.map(lambda place: kubectl.find(*place), counted.values()), strict=True))
     node = cluster.parse_nodes(json.dumps({"items": [found]}))[0] if found else None
     heartbeat = ((lease or {}).get("spec") or {}).get("renewTime") or ""
     hostname = node.labels.get("kubernetes.io/hostname", name) if node else name
     return {
         "node": cluster.summary(node) if node else None,
+        "created": found["metadata"].get("creationTimestamp") or "" if found else "",
         "password": bool(secret),
         "heartbeat": heartbeat,
         "silent": rebuild.silent_seconds(heartbeat, datetime.now(tz=timezone.utc)),
-        "pods": [asdict(pod) for pod in workloads.pods_of(pods)],
+        "pods": [asdict(pod) for pod in workloads.with_others(pods, controllers)],
         "volumes": [asdict(volume) for volume in rebuild.volumes_on(volumes, hostname)],
-        "kept_labels": rebuild.kept_labels(node.labels) if node else {},
+        "kept_labels": rebuild.kept_labels(node.labels, rebuild.applied_labels(found, FIELD_MANAGER)) if node else {},
         "kept_taints": rebuild.kept_taints(node.taints) if node else [],
+        "kept_cordon": bool(node) and drain.cordoned_by_user(node),
         "removal_refused": refusal(kubectl, name) if node and is_etcd(node) else "",
     }
 

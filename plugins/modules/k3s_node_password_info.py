@@ -62,7 +62,7 @@ fits:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import members, node_password
@@ -77,7 +77,7 @@ def hashes(kubectl, nodes):
 
 def run(params):
     if params["nodes"] is None:
-        own = read_text(node_password.PATH) or ""
+        own = read_text(k3s_places.NODE_PASSWORD) or ""
         return {"changed": False, "fits": bool(own.strip()) and node_password.fits(own, params["hash"])}
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
         return {"changed": False, "hashes": hashes(kubectl, params["nodes"])}

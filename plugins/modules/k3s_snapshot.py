@@ -148,14 +148,20 @@ from contextlib import closing
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import fsync_folder, read_bytes, read_text, write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import bundle, etcd_file, install
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import snapshot as core
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import SERVER_KUBECONFIG, ApiUnreachableError, Kubectl, error_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import (
+    FIELD_MANAGER,
+    SERVER_KUBECONFIG,
+    ApiUnreachableError,
+    Kubectl,
+    error_of,
+)
 
 UNIT = "k3s.service"
 STOP_SECONDS = 150.0
@@ -176,9 +182,9 @@ def datastore_of(data_dir):
 
 
 def installed_version():
-    words = run([install.BINARY, "--version"], timeout=30).stdout.split()
+    words = run([k3s_places.BINARY, "--version"], timeout=30).stdout.split()
     if words[:2] != ["k3s", "version"]:
-        raise PifleetError(f"{install.BINARY} does not say its version.", "Install k3s first: `ansible-playbook site.yml`.")
+        raise PifleetError(f"{k3s_places.BINARY} does not say its version.", "Install k3s first: `ansible-playbook site.yml`.")
     return words[2]
 
 
@@ -203,7 +209,7 @@ def save_etcd(data_dir, folder, name, timeout, target):
     """Let k3s save etcd, verify the checksum at the end of the file, and put it at *target*."""
     saved = folder / "etcd"
     bundle.private_folder(saved)
-    command = [install.BINARY, "etcd-snapshot", "save", f"--data-dir={data_dir}", f"--dir={saved}", f"--name={name}"]
+    command = [k3s_places.BINARY, "etcd-snapshot", "save", f"--data-dir={data_dir}", f"--dir={saved}", f"--name={name}"]
     done = run(command, timeout=timeout)
     if not done.ok:
         said = " | ".join(scrub(done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
@@ -226,7 +232,7 @@ def mark(name, created):
     """Write into the cluster which snapshot is about to be taken; return whether it could be. Proves a restore of it later."""
     try:
         with Kubectl(argv.run, SERVER_KUBECONFIG) as kubectl:
-            options = ["--server-side", "--force-conflicts", "--field-manager=pifleet", "-f", "-"]
+            options = ["--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}", "-f", "-"]
             done = kubectl("apply", *options, stdin=json.dumps(core.marker(name, created)))
             if not done.ok:
                 raise error_of(done, kubectl.kubeconfig)
@@ -246,8 +252,8 @@ def material(data_dir):
         sources["server/agent-token"] = Path(install.AGENT_TOKEN)
     if "server/token" not in sources:
         raise PifleetError(f"There is no token in {server}: k3s never came up here.", "Take the snapshot on a server that runs.")
-    if Path(core.NODE_PASSWORD).is_file():
-        sources["node/password"] = Path(core.NODE_PASSWORD)
+    if Path(k3s_places.NODE_PASSWORD).is_file():
+        sources["node/password"] = Path(k3s_places.NODE_PASSWORD)
     return sources
 
 
@@ -424,8 +430,8 @@ def put_back(params, manifest, staged, server):
             os.replace(source, target)
             fsync_folder(target.parent)
     password = read_text(staged / "node/password")
-    if password and manifest.node == params["node_name"] and read_text(core.NODE_PASSWORD) != password:
-        write_atomic(core.NODE_PASSWORD, password, 0o600)
+    if password and manifest.node == params["node_name"] and read_text(k3s_places.NODE_PASSWORD) != password:
+        write_atomic(k3s_places.NODE_PASSWORD, password, 0o600)
     bundle.private_folder(server / "db")
     if manifest.datastore == "sqlite":
         os.replace(staged / core.SQLITE_MEMBER, server / "db/state.db")
@@ -456,7 +462,7 @@ def reset_etcd(params, saved):
         f"--property=EnvironmentFile=-{install.env_path('server')}",
         f"--property=RuntimeMaxSec={params['timeout']}",
         "--property=Delegate=yes",
-        *(install.BINARY, "server", "--cluster-reset", f"--cluster-reset-restore-path={saved}"),
+        *(k3s_places.BINARY, "server", "--cluster-reset", f"--cluster-reset-restore-path={saved}"),
     ]
     done = run(command, timeout=params["timeout"] + 60)
     if not done.ok or not Path(params["data_dir"], "server/db/etcd/member").is_dir():

@@ -77,6 +77,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -94,7 +95,7 @@ IPTABLES = (("iptables", "iptables-nft", "iptables-legacy"), ("ip6tables", "ip6t
 def configured(key):
     """Return the values of a key in the node's k3s configuration: one for a scalar, several for a list."""
     found, inside = [], False
-    for line in (read_text(install.CONFIG) or "").splitlines():
+    for line in (read_text(k3s_places.CONFIG) or "").splitlines():
         name, colon, value = line.partition(":")
         if inside and line.lstrip().startswith("- "):
             found.append(line.lstrip()[2:].strip().strip("\"'"))
@@ -183,7 +184,7 @@ def exists(path):
 def stamped_files():
     """Return the files that the last installation noted as its own."""
     try:
-        stamp = json.loads(read_text(install.STAMP) or "{}")
+        stamp = json.loads(read_text(k3s_places.STAMP) or "{}")
     except ValueError:
         return ()
     managed = stamp.get("managed", []) if isinstance(stamp, dict) else []
@@ -303,7 +304,7 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    data_dir = params["data_dir"] or next(iter(configured("data-dir")), core.DEFAULT_DATA_DIR)
+    data_dir = params["data_dir"] or next(iter(configured("data-dir")), k3s_places.DATA_DIR)
     programs = iptables_programs(data_dir)
     try:
         facts = gather(data_dir, programs)

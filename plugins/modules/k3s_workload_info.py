@@ -41,6 +41,11 @@ options:
       ready:
         description: Whether it was ready.
         type: bool
+      elsewhere:
+        description:
+          - How many pods of its controller were ready on other nodes then.
+          - Those that were not are not waited for. Without it the controller has to have as many ready pods as it wants.
+        type: int
   timeout:
     description: Seconds to wait. In check mode the module looks once.
     type: int
@@ -93,7 +98,9 @@ waited:
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
@@ -101,28 +108,35 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import cluster, workloads
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import OPTIONS, ApiUnreachableError, Kubectl
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.2
 REQUEST_SECONDS = 10.0
 
 
 def look(kubectl, node, before):
     """Return what the API has of the node and of what was on it. Asks for single objects, never for all of a kind."""
     here = workloads.pods_of(kubectl.get("--raw", f"/api/v1/pods?fieldSelector=spec.nodeName={node}", timeout=REQUEST_SECONDS))
-    names = {pod.name for pod in here}
-    elsewhere, controllers = {}, {}
-    for pod in before:
-        if pod.name in names:
-            continue
-        namespace, _slash, name = pod.name.partition("/")
-        kind, _slash, owner = pod.controller.partition("/")
+    gone = [pod for pod in before if pod.name not in {p.name for p in here}]
+    # side by side: on a node a kubectl takes longer to start than to ask
+    with ThreadPoolExecutor() as asking:
         # the pods of a DaemonSet are never elsewhere
-        found = kubectl.find(f"/api/v1/namespaces/{namespace}/pods", name) if kind != "DaemonSet" else None
-        key = workloads.controller_key(pod)
-        if found:
-            elsewhere[pod.name] = workloads.pod_of(found)
-        elif owner and key not in controllers:
-            controllers[key] = kubectl.find(workloads.ASKED[kind].format(namespace), owner) if kind in workloads.ASKED else {}
+        moved = [pod for pod in gone if not pod.controller.startswith("DaemonSet/")]
+        found = zip(moved, asking.map(partial(pod_like, kubectl), moved), strict=True)
+        elsewhere = {pod.name: workloads.pod_of(there) for pod, there in found if there}
+        keys = {workloads.controller_key(pod): pod for pod in gone if pod.controller and pod.name not in elsewhere}
+        controllers = dict(zip(keys, asking.map(partial(controller_of, kubectl), keys.values()), strict=True))
     return workloads.Seen(here, elsewhere, controllers)
+
+
+def pod_like(kubectl, pod):
+    """Return the Pod object of that name, None where there is none."""
+    namespace, _slash, name = pod.name.partition("/")
+    return kubectl.find(f"/api/v1/namespaces/{namespace}/pods", name)
+
+
+def controller_of(kubectl, pod):
+    """Return the pod's controller, None where it is gone; of a kind that is not asked for, nothing."""
+    place = workloads.controller_place(pod)
+    return kubectl.find(*place) if place else {}
 
 
 def watch(kubectl, node, before, timeout):
@@ -142,7 +156,7 @@ def watch(kubectl, node, before, timeout):
 
 
 def run(params, check_mode):
-    before = [workloads.Pod(p["name"], p["controller"] or "", p["phase"] or "", bool(p["ready"])) for p in params["before"]]
+    before = [workloads.Pod(p["name"], p["controller"] or "", p["phase"] or "", bool(p["ready"]), p["elsewhere"]) for p in params["before"]]
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
         nodes = cluster.parse_nodes(kubectl.get("--raw", f"/api/v1/nodes?fieldSelector=metadata.name={params['node'].lower()}"))
         seen, fates, waited = watch(kubectl, params["node"].lower(), before, 0 if check_mode else params["timeout"])
@@ -169,6 +183,7 @@ def main():
                     "controller": {"type": "str", "default": ""},
                     "phase": {"type": "str"},
                     "ready": {"type": "bool"},
+                    "elsewhere": {"type": "int"},
                 },
             },
             "timeout": {"type": "int", "default": 0},

@@ -162,6 +162,10 @@ pi:
       description: Whether systemd is the init system.
       type: bool
       returned: success
+    stacks:
+      description: Whether desired state of stacks was ever brought to the node.
+      type: bool
+      returned: success
     k3s:
       description: What there is of k3s on the node.
       type: dict
@@ -214,6 +218,10 @@ pi:
           returned: success
         node_password:
           description: Whether the node has a node password, which k3s makes at the first join.
+          type: bool
+          returned: success
+        token:
+          description: Whether there is a file with the token that the node joins with.
           type: bool
           returned: success
         ports_in_use:

@@ -73,10 +73,6 @@ options:
   budget_minutes:
     description: How long the run may take. With O(state=finished).
     type: float
-  fail_over_budget:
-    description: Whether the task fails, after all is written, where the run took longer than O(budget_minutes).
-    type: bool
-    default: false
   report_dir:
     description: Folder of the report, relative to the fleet's folder. With O(state=finished).
     type: path
@@ -114,7 +110,6 @@ EXAMPLES = r"""
   pifleet.ops.rebuild_record:
     state: finished
     budget_minutes: 60
-    fail_over_budget: true
 """
 
 RETURN = r"""
@@ -173,6 +168,10 @@ within_budget:
   description: Whether RV(seconds) are within O(budget_minutes). Null without a budget.
   type: bool
   returned: O(state=finished)
+over_budget:
+  description: What to say where they are not; empty otherwise.
+  type: str
+  returned: O(state=finished)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -188,7 +187,6 @@ ARGUMENT_SPEC = {
     "detail": {"type": "dict"},
     "details": {"type": "dict"},
     "budget_minutes": {"type": "float"},
-    "fail_over_budget": {"type": "bool", "default": False},
     "report_dir": {"type": "path", "default": "docs/governance/reviews"},
 }
 REQUIRED_IF = [("state", "started", ("node", "role", "reasons")), ("state", "step", ("step",))]

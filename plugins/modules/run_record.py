@@ -20,14 +20,21 @@ description:
   - Who ran it is the login user of the controller as the kernel knows it. It cannot be given.
   - Runs on the controller, without a connection to the task's host. Use it with C(hosts=all), C(run_once) and without
     fact gathering, so that it also runs under C(--limit).
-  - The callback P(pifleet.ops.evidence#callback) completes the record with counts of each host, and closes a run that
-    failed on all hosts. The C(ansible.cfg) of the checkout enables it.
+  - The callback P(pifleet.ops.evidence#callback) counts what every host did, and closes a run that failed on all hosts. The
+    C(ansible.cfg) of the checkout enables it. Closing fails where it did not record the run.
+  - Every step is an event in the ledger's chain (see M(pifleet.ops.evidence_verify)). Closing adds a signed statement about the
+    end of the chain, with the controller's own key C(.pifleet/keys/evidence.pem), which is made when it is first needed, or with the
+    GnuPG key of the variable C(evidence_gnupg_key), a fingerprint. A key that cannot sign, or has expired, is refused at the opening.
+  - The key C(ledger_url) of C(evidence.yml) in the fleet's folder names a ledger in PostgreSQL, such as
+    C(postgresql://user@host/database), that several controllers share. A variable of that name in the inventory is refused where it says
+    something else, because sync does not see it.
 options:
   state:
     description:
       - V(opened) begins the record.
       - V(noted) keeps O(artifact) with the open run. Outside of an open run it warns and keeps nothing.
-      - V(closed) ends the record with an outcome for every host. Fails where no record was opened.
+      - V(closed) ends the record with an outcome for every host. Fails where no record was opened, and where the callback did not
+        record the run.
     type: str
     required: true
     choices: [opened, noted, closed]
@@ -47,6 +54,23 @@ options:
         description: The text. Equal texts are stored once.
         type: str
         required: true
+  stacks:
+    description:
+      - What M(pifleet.ops.stack_reconcile) or M(pifleet.ops.stack_acknowledge) returned, by host. Each stack that was changed, or is not as
+        desired, becomes an event C(stack.)I(status) (C(stack.removed) of one that was taken away), which names O(artifact) as its body.
+      - What looks like a secret is masked before.
+    type: dict
+  anchor:
+    description:
+      - With O(state=closed), write the end of the chain down outside of the ledger too, where a rewritten ledger does not reach,
+        on the task's host (M(pifleet.ops.evidence_anchor), which needs C(become)), and, where the fleet's folder is in git, under the
+        ref C(refs/pifleet/evidence). What cannot be written is a warning.
+    type: bool
+    default: false
+  anchor_path:
+    description: Folder on the task's host where the end of the chain is written down.
+    type: path
+    default: /var/lib/pifleet/evidence
 attributes:
   check_mode:
     description: Records that a check ran, and nothing else.
@@ -109,6 +133,28 @@ previous_interrupted:
     started_at:
       description: When it began, UTC.
       type: str
+fleet_root:
+  description: The fleet's folder.
+  type: str
+  returned: O(state=opened)
+gnupg_key:
+  description: Fingerprint of the GnuPG key that signs. Null where the controller's own key does.
+  type: str
+  returned: O(state=opened)
+head:
+  description: End of the chain after closing.
+  type: dict
+  returned: O(state=closed), but in check mode
+  contains:
+    chain:
+      description: Id of the chain.
+      type: str
+    seq:
+      description: Number of its last event.
+      type: int
+    sha256:
+      description: Hash of that event.
+      type: str
 rebuilds:
   description: Rebuilds of nodes that neither succeeded nor were abandoned (see M(pifleet.ops.rebuild_record)), by host.
   type: dict
@@ -132,6 +178,9 @@ rebuilds:
       type: str
     run_id:
       description: The run of its last attempt.
+      type: str
+    began_at:
+      description: When that attempt began, UTC.
       type: str
 status:
   description: How the run ended, V(succeeded) or V(failed).
@@ -159,6 +208,9 @@ ARGUMENT_SPEC = {
             "content": {"type": "str", "required": True},
         },
     },
+    "stacks": {"type": "dict"},
+    "anchor": {"type": "bool", "default": False},
+    "anchor_path": {"type": "path", "default": "/var/lib/pifleet/evidence"},
 }
 REQUIRED_IF = [("state", "noted", ("artifact",))]
 

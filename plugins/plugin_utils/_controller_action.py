@@ -28,14 +28,16 @@ class ControllerAction(ActionBase):  # type: ignore[misc]
 
     def slurp(self, src: str) -> dict[str, Any]:
         """Return what ansible.builtin.slurp returns of a file with secrets: with -vvv a connection shows all that comes back to it."""
-        shown = self._play_context.no_log
-        self._play_context.no_log = True
+        # the connection's own, which is another object than this action's
+        context = self._connection._play_context
+        shown = context.no_log
+        context.no_log = True
         try:
             found: dict[str, Any] = self._execute_module(
                 module_name="ansible.builtin.slurp", module_args={"src": src}, task_vars=self.task_vars
             )
         finally:
-            self._play_context.no_log = shown
+            context.no_log = shown
         return found
 
     def run(self, tmp: object = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

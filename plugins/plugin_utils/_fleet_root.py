@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
@@ -26,6 +29,12 @@ def resolve(given: str | None, playbook_dir: str | None, cwd: str) -> Path:
             raise PifleetError(f"fleet_root is {given}, which is no folder of the controller.", "Create it, or correct the variable.")
         return root
     return (checkout_of(Path(playbook_dir)) if playbook_dir else None) or Path(cwd).resolve()
+
+
+def of_task(templar: Any, task_vars: Mapping[str, Any]) -> Path:
+    """Return the fleet's folder for a task with the variables *task_vars*. Raises as ``resolve``."""
+    given = templar.template(task_vars["fleet_root"]) if "fleet_root" in task_vars else None
+    return resolve(str(given) if given else None, task_vars.get("playbook_dir"), os.getcwd())
 
 
 def checkout_of(folder: Path) -> Path | None:

@@ -22,7 +22,9 @@ import yaml
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import credentials
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
+from ansible_collections.pifleet.ops.plugins.plugin_utils._yaml_text import Dumper
 
 MODE = 0o600
 #: seconds to wait for kubectl or another run to be done with the file
@@ -68,11 +70,8 @@ class _Loader(yaml.SafeLoader):
     """Reads every plain scalar that is no text as _Verbatim."""
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes them back as they were, and no anchors."""
-
-    def ignore_aliases(self, _data: object) -> bool:
-        return True
+class _Dumper(Dumper):
+    """Writes them back as they were."""
 
 
 def _keep(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
@@ -112,6 +111,20 @@ def parse_fetched(text: str, where: str) -> Fetched:
     if not cluster or not user or not cluster.get("certificate-authority-data") or not user.get("client-key-data"):
         raise KubeconfigError(f"{where} is not whole.", "Wait until k3s is up there (`systemctl status k3s`) and run again.")
     return Fetched(cluster, user)
+
+
+def held(path: Path, context: str, sha256: str) -> Fetched | None:
+    """Return the credentials that *context* has in the kubeconfig *path*, None where they are not those with the digest *sha256*."""
+    if not sha256:
+        return None
+    try:
+        data = parse(_read(path) or "", str(path))
+    except OSError:
+        return None  # whoever writes it will say why
+    cluster, user = _entry(data, "clusters", context).get("cluster"), _entry(data, "users", context).get("user")
+    if not isinstance(cluster, dict) or not isinstance(user, dict) or credentials.digest({**cluster, **user}) != sha256:
+        return None
+    return Fetched({credentials.KEYS[0]: cluster[credentials.KEYS[0]]}, {key: user[key] for key in credentials.KEYS[1:]})
 
 
 def check_server(server: str) -> str:

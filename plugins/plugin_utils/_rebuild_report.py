@@ -7,18 +7,16 @@ Pure: a record in, findings, JSON and Markdown out. ``_ledger.rebuilds`` keeps t
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
 
 #: in this order; an attempt may end after any of them
 STEPS = ("detect", "retire", "prepare", "install", "join", "ready", "workloads")
@@ -49,7 +47,6 @@ _FIRST_SEEN = ("detect",)
 _ADDED_UP = ("retire", "prepare")
 
 
-_SECRET_NAMES = ("password", "passwd", "token", "secret", "api_key", "private_key")
 #: fields of a record that everything else relies on
 _KINDS: Mapping[str, type] = {"number": int, "step": str, "detail": dict, "run_id": str, "rebuild_id": str, "node": str, "started_at": str}
 
@@ -146,22 +143,6 @@ def _chosen(step: str, before: Any, value: Any) -> Any:
             return [*before, *(item for item in value if item not in before)]
         return value or before
     return value
-
-
-def cleaned(value: Any, secrets: Iterable[str] = ()) -> Any:
-    """Return *value* as JSON can hold it, with everything masked that is a secret, looks like one, or is named like one."""
-    known = tuple(secrets)
-    if isinstance(value, Mapping):
-        return {str(key): MASK if _is_named_secret(key, part) else cleaned(part, known) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [cleaned(part, known) for part in value]
-    if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return scrub(str(value), known)
-
-
-def _is_named_secret(key: Any, value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and str(key).lower().endswith(_SECRET_NAMES)
 
 
 # --- does it add up? -----------------------------------------------------------------------------------------------------
@@ -349,7 +330,11 @@ def _context(record: Rebuild) -> dict[str, Any]:
         "volumes": _rows(detail["detect"]["volumes"], "name", "claim", "capacity", "storage_class", "path"),
         "pods_before": _rows(detail["detect"]["pods_before"], "name", "controller", "phase", "ready"),
         "pods_after": _rows(detail["workloads"]["pods_after"], "name", "controller", "phase", "ready"),
-        "known_keys": _rows(keys.get("known"), "type", "fingerprint", "file", "line"),
+        # a report is read elsewhere: where the file lies on this controller says nothing there
+        "known_keys": [
+            {**row, "file": PurePosixPath(str(row["file"] or "")).name}
+            for row in _rows(keys.get("known"), "type", "fingerprint", "file", "line")
+        ],
         "offered_keys": _rows(keys.get("offered"), "type", "fingerprint"),
         "node": _differences(before, after),
         "findings": verify(record),

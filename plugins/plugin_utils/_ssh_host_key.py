@@ -20,7 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -331,9 +331,10 @@ def addresses_of(name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """Asks OpenSSH through *run*."""
+    """Asks OpenSSH through *run*; about the same file ssh-keygen is asked once."""
 
     run: Runner
+    _lines: dict[tuple[str, bytes], list[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def target(self, executable: str, words: Sequence[str], host: str) -> Target:
         """Return what ssh makes of *words* (its arguments) and *host*, all its configuration files included."""
@@ -361,11 +362,14 @@ class Ssh:
 
     def find(self, name: str, content: bytes) -> list[int]:
         """Return the numbers of the lines about *name*; hashed names and wildcards are ssh-keygen's business."""
+        if (name, content) in self._lines:
+            return self._lines[name, content]
         # every byte becomes one character: only the numbers of the lines are of interest here
         done = self._done(["ssh-keygen", "-F", name, "-f", "/dev/stdin"], content.decode("ascii", errors="replace").replace("\0", "?"))
         if done.rc not in (0, 1):
             raise HostKeyError(f"ssh-keygen cannot look {name} up: {' '.join(done.stderr.split())}.", "Correct the known_hosts.")
-        return [int(number) for number in _FOUND.findall(done.stdout)]
+        self._lines[name, content] = [int(number) for number in _FOUND.findall(done.stdout)]
+        return self._lines[name, content]
 
     def scan(self, target: Target, *, certificates: bool = False) -> str:
         """Return what ssh-keyscan says of the host's keys, "" where the host does not answer."""

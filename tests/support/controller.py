@@ -79,3 +79,18 @@ class Controller:
     def env(self, more: dict[str, str] | None = None) -> dict[str, str]:
         settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CACHE_PLUGIN": "memory", "COLUMNS": "200"}
         return {**os.environ, **settings, "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
+def with_callback(folder: Path, text: str) -> dict[str, str]:
+    """Make the collection in *folder* with *text* at the end of its callback, and return the environment in which it is used."""
+    ops = folder / "collections" / "ansible_collections" / "pifleet" / "ops"
+    (ops / "plugins" / "callback").mkdir(parents=True)
+    for source in [*(ROOT / "plugins").iterdir(), *(ROOT / name for name in ("galaxy.yml", "meta", "roles"))]:
+        target = ops / source.relative_to(ROOT)
+        if not target.exists():
+            target.symlink_to(source)
+    (ops / "plugins" / "callback" / "evidence.py").write_text((ROOT / "plugins/callback/evidence.py").read_text() + text)
+    for other in (ROOT / "plugins/callback").glob("*.py"):
+        if other.name != "evidence.py":
+            (ops / "plugins" / "callback" / other.name).symlink_to(other)
+    return {"ANSIBLE_COLLECTIONS_PATH": str(folder / "collections")}

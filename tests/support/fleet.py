@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+#: for tests of the bootstrap alone: what site.yml does besides takes time in each of their many runs
+NO_STACKS = ("-e", "stacks_enabled=false")
 BIN = Path(sys.executable).parent
 
 
@@ -52,9 +54,10 @@ class Run:
 
 @dataclass
 class Fleet:
-    """The nodes of one lab inventory."""
+    """The nodes of one lab inventory. *settings*: arguments that every playbook gets."""
 
     inventory: Path
+    settings: tuple[str, ...] = ()
 
     @cached_property
     def _listing(self) -> dict[str, Any]:
@@ -118,9 +121,9 @@ class Fleet:
         self.kubectl("delete", "node", node, "--ignore-not-found")
         self.kubectl("-n", "kube-system", "delete", "secret", f"{node}.node-password.k3s", "--ignore-not-found")
 
-    def nodes(self) -> dict[str, dict[str, Any]]:
+    def nodes(self, server: str | None = None) -> dict[str, dict[str, Any]]:
         """The API's nodes by name."""
-        return {n["metadata"]["name"]: n for n in json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]}
+        return {n["metadata"]["name"]: n for n in json.loads(self.kubectl("get", "nodes", "-o", "json", server=server))["items"]}
 
     def ready(self) -> set[str]:
         """Names of the nodes that the API calls Ready."""
@@ -129,6 +132,11 @@ class Fleet:
             for name, n in self.nodes().items()
             if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"]["conditions"])
         }
+
+    def is_up(self) -> bool:
+        """Whether every k3s unit runs and the API calls every node Ready (which it does of a wiped one for some time)."""
+        units = (self.sh(host, "systemctl is-active k3s k3s-agent || true").split() for host in self.hosts)
+        return all("active" in states for states in units) and self.ready() == set(self.hosts)
 
     def invocations(self, hosts: Iterable[str] = ()) -> dict[str, str]:
         """systemd's invocation id and start time of the k3s unit on each node: another one means that it was restarted."""
@@ -153,7 +161,8 @@ class Process:
         self.record, self.calls, self.log = self.folder / "tasks.jsonl", self.folder / "ssh.log", self.folder / "output.log"
         # the real ssh behind a counter: with pipelining each execution on a node is one ssh call
         counter = self.folder / "ssh"
-        counter.write_text(f'#!/bin/sh\necho "$*" | tr "\\n" " " >>{self.calls}; echo >>{self.calls}\nexec ssh "$@"\n')
+        # one write for each line: several hosts are called at once
+        counter.write_text(f'#!/bin/sh\nprintf "%s\\n" "$(echo "$*" | tr "\\n" " ")" >>{self.calls}\nexec ssh "$@"\n')
         counter.chmod(0o755)
         environment = {
             **os.environ,
@@ -168,7 +177,7 @@ class Process:
         self.started = time.monotonic()
         self._out = self.log.open("wb")
         self.process = subprocess.Popen(
-            [BIN / "ansible-playbook", playbook, "-i", str(fleet.inventory), *args],
+            [BIN / "ansible-playbook", playbook, "-i", str(fleet.inventory), *fleet.settings, *args],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -184,7 +193,8 @@ class Process:
 
     def kill(self) -> None:
         """End ansible-playbook and its workers at once, as a lost laptop does."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
         self._out.close()
 

@@ -24,7 +24,7 @@ DETAILS: dict[str, dict[str, Any]] = {
         "pods_before": [POD, BARE_POD],
         "volumes": [VOLUME],
         "host_key": {
-            "known": [{"type": "ssh-ed25519", "fingerprint": OLD_KEY, "file": "known_hosts", "line": 3}],
+            "known": [{"type": "ssh-ed25519", "fingerprint": OLD_KEY, "file": "/home/somebody/.ssh/known_hosts", "line": 3}],
             "offered": [{"type": "ssh-ed25519", "fingerprint": NEW_KEY}],
         },
     },

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import snapshot as at
-from ansible_collections.pifleet.ops.plugins.module_utils._base_os.apt import Apt
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.plan import Plan, Step
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, atomic_file
+from ansible_collections.pifleet.ops.plugins.module_utils._common.apt import Apt
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 # What a unit's step asks of systemd, by its reason.

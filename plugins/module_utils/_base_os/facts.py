@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import cmdline, parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address, Host, Space
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.k3s_facts import K3sFacts, collect_k3s
+from ansible_collections.pifleet.ops.plugins.module_utils._common import os_release
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 _IPV4 = 2
@@ -68,7 +69,7 @@ class SwapFacts:
 
 @dataclass(frozen=True, slots=True)
 class PiFacts:
-    """The facts of one node. Holds no secret."""
+    """The facts of one node. Holds no secret. *stacks*: desired state of stacks was brought to it once."""
 
     hostname: str
     machine_id: str
@@ -92,6 +93,7 @@ class PiFacts:
     swap: SwapFacts
     disk: Mapping[str, Space]
     init: bool
+    stacks: bool
     k3s: K3sFacts
 
 
@@ -130,13 +132,14 @@ def collect(host: Host, python: str, data_dir: str | None = None, unit: str | No
         swap=SwapFacts(memory.get("SwapTotal", 0) // 1024, tuple(sorted(set(parse.swaps(_text(host, "/proc/swaps")).values())))),
         disk={path: host.space(path) for path in ("/", k3s.data_dir)},
         init=host.exists("/run/systemd/system"),
+        stacks=host.exists("/var/lib/pifleet/refresh"),
         k3s=k3s,
     )
 
 
 def os_facts(host: Host) -> OsFacts:
     """Return which operating system this is."""
-    release = parse.os_release(host.text("/etc/os-release") or _text(host, "/usr/lib/os-release"))
+    release = os_release.parse(host.text("/etc/os-release") or _text(host, "/usr/lib/os-release"))
     return OsFacts(
         id=release.get("ID", ""),
         version_id=release.get("VERSION_ID", ""),

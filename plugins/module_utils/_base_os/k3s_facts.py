@@ -9,14 +9,10 @@ from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Host
+from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import BINARY, CONFIG, DATA_DIR, NODE_PASSWORD, STAMP, TOKEN
 
 UNITS = ("k3s.service", "k3s-agent.service")
 UNIT_FOLDER = "/etc/systemd/system"
-CONFIG = "/etc/rancher/k3s/config.yaml"
-NODE_PASSWORD = "/etc/rancher/node/password"
-STAMP = "/var/lib/pifleet/k3s.json"  # written by k3s_install after each install
-DEFAULT_BINARY = "/usr/local/bin/k3s"
-DEFAULT_DATA_DIR = "/var/lib/rancher/k3s"
 # https://docs.k3s.io/installation/requirements#networking, those that a k3s process itself listens on with TCP.
 PORTS = (2379, 2380, 6443, 6444, 10250)
 
@@ -36,7 +32,7 @@ class UnitState:
 class K3sFacts:
     """*role* and *unit*: of the installed unit file; *version* and *binary_sha256*: of the installed binary, running or not;
     *images_sha256*: of the airgap images, as recorded when they were installed, None once the archive is another one;
-    *node_password*: there is one (k3s makes it at the first join);
+    *node_password*: there is one (k3s makes it at the first join); *token*: there is a file with what the node joins with;
     *ports_in_use*: {port: process (pid)} of k3s' own ports that something else listens on."""
 
     role: str | None
@@ -51,13 +47,14 @@ class K3sFacts:
     config_present: bool
     node_name: str
     node_password: bool
+    token: bool
     ports_in_use: Mapping[str, str]
 
 
 def collect_k3s(host: Host, data_dir: str | None = None, unit: str | None = None) -> K3sFacts:
     """Return the k3s facts of *host*; *data_dir* and *unit* are looked for in the config and the unit files where not given."""
     config = host.text(CONFIG)
-    folder = data_dir or parse.config_value(config or "", "data-dir") or DEFAULT_DATA_DIR
+    folder = data_dir or parse.config_value(config or "", "data-dir") or DATA_DIR
     name, role = _installed_unit(host, [unit] if unit else UNITS)
     state = _unit_state(host, name) if name else None
     version, sha256 = _binary(host)
@@ -74,6 +71,7 @@ def collect_k3s(host: Host, data_dir: str | None = None, unit: str | None = None
         config_present=config is not None,
         node_name=parse.config_value(config or "", "node-name"),
         node_password=host.exists(NODE_PASSWORD),
+        token=host.exists(TOKEN),
         ports_in_use=ports_in_use(host, PORTS, state.main_pid if state else 0),
     )
 
@@ -139,10 +137,10 @@ def _binary(host: Host) -> tuple[str, str | None]:
     try:
         stamp = json.loads(host.text(STAMP) or "{}")
         binary = stamp.get("binary", {})
-        path = str(binary.get("path", DEFAULT_BINARY))
+        path = str(binary.get("path", BINARY))
         stamped = (binary.get("size"), binary.get("mtime_ns"))
     except (ValueError, AttributeError):  # not JSON, or of another shape: as good as no stamp
-        stamp, binary, path, stamped = {}, {}, DEFAULT_BINARY, (None, None)
+        stamp, binary, path, stamped = {}, {}, BINARY, (None, None)
     found = host.stamp(path)
     if found is None:
         return "", None

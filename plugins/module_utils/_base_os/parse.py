@@ -17,12 +17,6 @@ def architecture(machine: str) -> str:
     return _ARCHITECTURES.get(machine, "")
 
 
-def os_release(text: str) -> dict[str, str]:
-    """Return the keys of an os-release(5) file."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
-    return {key.strip(): value.strip().strip("\"'") for key, value in pairs}
-
-
 def meminfo(text: str) -> dict[str, int]:
     """Return /proc/meminfo in KiB."""
     return {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", text, re.M)}

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import facts, parse
-from ansible_collections.pifleet.ops.plugins.module_utils._base_os.dpkg import PackageState, package_state
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Host
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.hosts_file import HostEntry
+from ansible_collections.pifleet.ops.plugins.module_utils._common.dpkg import PackageState, package_state
 
 HOSTNAME = "/etc/hostname"
 KERNEL_HOSTNAME = "/proc/sys/kernel/hostname"

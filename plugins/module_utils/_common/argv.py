@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+
+#: Exit code of a command whose time was over, as of timeout(1).
+TIMED_OUT = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +38,73 @@ class Runner(Protocol):
     """The port through which cores run commands. Tests give a function that replays recorded output."""
 
     def __call__(
-        self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: str | None = None,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        bare: bool = False,
+        keep: Sequence[int] = (),
     ) -> Completed: ...
 
 
-def run(argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0, env: Mapping[str, str] | None = None) -> Completed:
-    """Run *argv* to its end, at most *timeout* seconds. Never raises for an exit code. ``LC_ALL=C.UTF-8``: output is there to be parsed."""
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", **(env or {})}
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    timeout: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    bare: bool = False,
+    keep: Sequence[int] = (),
+) -> Completed:
+    """Run *argv* to its end, at most *timeout* seconds. Never raises for an exit code. ``LC_ALL=C.UTF-8``: output is there to be parsed.
+
+    The command leads a process group of its own, so that what it started ends with it when its time is over. *bare*: its environment
+    is *env* alone. *keep*: file descriptors that it inherits: a lock on one of them lasts until the command itself has ended.
+    """
+    environment = {**({} if bare else os.environ), "LC_ALL": "C.UTF-8", **(env or {})}
     try:
-        done = subprocess.run(
-            list(argv), input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, env=environment, check=False
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+            pass_fds=tuple(keep),
         )
     except FileNotFoundError:
         return Completed(tuple(argv), 127, "", f"{argv[0]}: no such program")
-    except subprocess.TimeoutExpired as late:
-        out = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else (late.stdout or "")
-        return Completed(tuple(argv), 124, out, f"{argv[0]}: no end after {timeout:g} seconds")
-    return Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+    try:
+        out, err = process.communicate(stdin, timeout)
+    except subprocess.TimeoutExpired:
+        return Completed(tuple(argv), TIMED_OUT, _end(process), f"{argv[0]}: no end after {timeout:g} seconds")
+    except BaseException:
+        _end(process)
+        raise
+    return Completed(tuple(argv), process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[str]) -> str:
+    """Kill *process* and all that it started, and return what it had written."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()
+    try:
+        return process.communicate(timeout=5)[0]
+    except subprocess.TimeoutExpired as late:  # something left the group and holds the pipe
+        return late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else ""
 
 
 def check(done: Completed, hint: str = "") -> Completed:
-    """Return *done*, or raise CommandError with the last lines of what the command said."""
+    """Return *done*, or raise CommandError with the last lines of what the command said, scrubbed."""
     if not done.ok:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
-        raise CommandError(f"`{' '.join(done.argv[:4])}` failed with exit code {done.rc}: {' | '.join(said)}", hint)
+        from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub  # here: where nothing fails, it is not needed
+
+        said = scrub(done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        raise CommandError(f"`{scrub(' '.join(done.argv[:4]))}` failed with exit code {done.rc}: {' | '.join(said)}", hint)
     return done

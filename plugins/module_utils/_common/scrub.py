@@ -12,13 +12,17 @@ MASK = "********"
 _K3S_TOKEN = re.compile(r"(K10[0-9a-f]{8,64}::)(?:[\w.-]+:)?[^\s\"',;]+")
 _KEY_VALUE = re.compile(
     r"""(?ix)( (?:^|[\s"'{,?&;+-])
-        [\w.-]*? (?:token|password|passwd|secret|api[_-]?key|private[_-]?key|credential)s? ["']? \s*[=:]\s* ["']? )
-        (?!\*{8}) (?!K10[0-9a-f]{8,64}::) ([^\s"',;&}]+)""",
+        [\w.-]*? (?:token|password|passwd|secret|credential|(?:api|private|secret|access|join|auth|encryption)[_-]?(?:access[_-]?)?key)s?
+        ["']? \s*[=:]\s* ["']? )
+        (?!\*{8}) (?!K10[0-9a-f]{8,64}::) ((?<=")[^"\n]+|(?<=')[^'\n]+|[^\s"',;&}]+)""",
 )
 _BEARER = re.compile(r"(?i)\b((?:bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}")
-_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]+:)[^\s@/]+(@)")
+_URL_PASSWORD = re.compile(r"""(\b[a-z][a-z0-9+.-]*://[^\s:/@]+:)[^\s/"']+(@)""")
 _PEM = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 _AGE_KEY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+")
+_TAILSCALE_KEY = re.compile(r"\btskey-[a-z]+-[A-Za-z0-9-]+")
+# JSON Web Tokens, those of Kubernetes' service accounts among them: header and payload begin with {" in base64
+_JWT = re.compile(r"\beyJ[\w-]+\.eyJ[\w-]+\.[\w-]*")
 _KUBECONFIG = re.compile(r"(client-key-data:\s*)\S+")
 
 
@@ -33,6 +37,8 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     text = _PEM.sub(rf"\1{MASK}\2", text)
     text = _K3S_TOKEN.sub(rf"\1{MASK}", text)
     text = _AGE_KEY.sub(MASK, text)
+    text = _TAILSCALE_KEY.sub(MASK, text)
+    text = _JWT.sub(MASK, text)
     text = _KUBECONFIG.sub(rf"\1{MASK}", text)
     text = _URL_PASSWORD.sub(rf"\1{MASK}\2", text)
     text = _BEARER.sub(rf"\1{MASK}", text)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import TOKEN
 
 SYSCTL_FILE = "/etc/sysctl.d/90-kubelet.conf"
 POD_SECURITY_FILE = "/etc/rancher/k3s/pod-security.yaml"
@@ -27,6 +28,9 @@ RESERVED = {
     "node-label": "k3s_node_labels",
     "node-taint": "k3s_node_taints",
 }
+
+#: what to do about a name that ``not_variables`` returns
+VARIABLE_HINT = "A name has letters, digits and _; a value has one line."
 
 # Always local: the fleet's own traffic never goes through a proxy (https://docs.k3s.io/advanced#configuring-an-http-proxy).
 _NO_PROXY = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", ".svc", ".cluster.local")
@@ -96,7 +100,7 @@ def config_text(
     clash = sorted(set(extra) & set(RESERVED))
     if clash:
         raise PifleetError(f"k3s_{role}_config: {clash[0]} is set by the collection.", f"Use {RESERVED[clash[0]]} instead.")
-    settings: dict[str, Any] = {"node-name": node_name, "node-ip": node_ip, "data-dir": data_dir, "token-file": "/etc/rancher/k3s/token"}
+    settings: dict[str, Any] = {"node-name": node_name, "node-ip": node_ip, "data-dir": data_dir, "token-file": TOKEN}
     if role == "server":
         settings |= {"agent-token-file": "/etc/rancher/k3s/agent-token", "write-kubeconfig-mode": "0600"}
     if datastore_endpoint:
@@ -165,12 +169,14 @@ def environment_text(environment: Mapping[str, str], http_proxy: str, https_prox
             "HTTPS_PROXY": https_proxy or http_proxy,
             "NO_PROXY": ",".join(dict.fromkeys((*_NO_PROXY, *no_proxy))),
         } | values
-    bad = sorted(k for k, v in values.items() if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", k) or "\n" in v)
-    if bad:
-        raise PifleetError(
-            f"k3s_extra_env: {bad[0]} is no environment variable.", "A name has letters, digits and _; a value has one line."
-        )
+    if bad := not_variables(values):
+        raise PifleetError(f"k3s_extra_env: {bad[0]} is no environment variable.", VARIABLE_HINT)
     return "".join(f'{k}="{_escaped(v)}"\n' for k, v in sorted(values.items()))
+
+
+def not_variables(environment: Mapping[str, Any]) -> list[str]:
+    """Return the names of *environment* that systemd would not read, or not with their value; sorted."""
+    return sorted(k for k, v in environment.items() if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", k) or "\n" in str(v))
 
 
 def _escaped(value: str) -> str:

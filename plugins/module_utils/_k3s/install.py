@@ -15,17 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import BINARY, CONFIG, TOKEN
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import Change
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
 
-BINARY = "/usr/local/bin/k3s"
-CONFIG = "/etc/rancher/k3s/config.yaml"
 #: k3s merges config.yaml.d/*.yaml over config.yaml: https://docs.k3s.io/installation/configuration#configuration-file
 JOIN = "/etc/rancher/k3s/config.yaml.d/10-join.yaml"
 REGISTRIES = "/etc/rancher/k3s/registries.yaml"
-TOKEN = "/etc/rancher/k3s/token"
 AGENT_TOKEN = "/etc/rancher/k3s/agent-token"
-STAMP = "/var/lib/pifleet/k3s.json"
 #: where the role k3s_artifacts puts what it copies: folders that only root can write to, on the targets' file systems as a rule
 STAGED_BINARY = "/usr/local/bin/.k3s.staged"
 STAGED_IMAGES = "/var/lib/.k3s-airgap-images.staged"
@@ -279,7 +276,9 @@ def _token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
             )
         return have if secret_of(have) == facts.server_secret else (desired.token or facts.server_secret)
     if desired.token:
-        return desired.token.strip()
+        # a serving agent keeps the form in which it joined: another one of the same secret would only restart it
+        serving = facts.has_agent_data and facts.unit.active == "active"
+        return have if serving and secret_of(have) == secret_of(desired.token) else desired.token.strip()
     if have:
         return have
     if desired.generate_tokens:

@@ -360,7 +360,7 @@ class Outcome:
 
 
 #: Seconds between two looks at the unit, and between two full looks (journal, host, server), which cost more.
-POLL = 0.5
+POLL = 0.25
 FULL_LOOK = 3.0
 
 

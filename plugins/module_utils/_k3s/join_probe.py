@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Runner, check
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
+from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import CONFIG, DATA_DIR, NODE_PASSWORD
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.join import Host, Line, Server, Unit, unit_name
 
-CONFIG = "/etc/rancher/k3s/config.yaml"
-DATA_DIR = "/var/lib/rancher/k3s"
 SUPERVISOR_PORT = 6443
 LOAD_BALANCER_PORT = 6444
 KUBELET_PORT = 10250
@@ -215,7 +214,7 @@ def _secrets(settings: Mapping[str, str], token: str, data_dir: str) -> tuple[st
         settings.get("agent-token-file", ""),
         f"{data_dir}/server/token",
         f"{data_dir}/server/agent-token",
-        "/etc/rancher/node/password",
+        NODE_PASSWORD,
     ]
     values = [token, settings.get("agent-token", ""), *(read_text(path) or "" for path in files if path)]
     found = []

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one way the cluster modules reach the Kubernetes API: kubectl, as a command, and what its failures mean."""
+"""The one way the cluster modules reach the Kubernetes API: kubectl, as a command, and what its failures mean.
+
+Where the API is on the same host, plain questions are asked without starting one (``api``).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,30 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed, Runner
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.api import LocalApi, local_api
 
 #: Written by a k3s server when it starts: https://docs.k3s.io/cluster-access.
 SERVER_KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
+
+#: Who, to the API, applies what the inventory and the baseline say: https://kubernetes.io/docs/reference/using-api/server-side-apply/.
+FIELD_MANAGER = "pifleet"
 
 #: Options of every module that asks a cluster, documented by the fragment ``kubectl``.
 OPTIONS: Mapping[str, Mapping[str, str]] = {
     "kubeconfig": {"type": "path", "default": SERVER_KUBECONFIG},
     "kubectl": {"type": "list", "elements": "str"},
 }
+
+
+#: between two attempts to ask an API that does not answer
+POLL_SECONDS = 1.0
 
 
 class ApiError(PifleetError):
@@ -49,6 +61,8 @@ class Kubectl:
 
     def __init__(self, runner: Runner, kubeconfig: str, command: Sequence[str] | None = None) -> None:
         self._runner = runner
+        # with a command of the user's own, that one is wanted for everything
+        self._local: LocalApi | None = None if command else local_api(kubeconfig)
         self._command = list(command or default_command())
         self._scratch = tempfile.TemporaryDirectory(prefix="pifleet-kubectl-")
         self.kubeconfig = kubeconfig
@@ -66,12 +80,31 @@ class Kubectl:
         environment = {"KUBECONFIG": self.kubeconfig, "TMPDIR": self._scratch.name, **(env or {})}
         return self._runner(argv, stdin=stdin, timeout=timeout, env=environment)
 
+    def ask(self, *arguments: str, timeout: float = 20.0, patience: float = 0.0) -> str:
+        """Return the output of one kubectl call.
+
+        Raises ApiError where it failed, ApiUnreachableError where waiting may help: with *patience* it is asked again for so many
+        seconds (an API is away for a moment when etcd elects).
+        """
+        end = time.monotonic() + patience
+        while True:
+            if arguments[:-1] == ("get", "--raw") and (answer := self.directly("GET", arguments[-1], timeout=timeout)) is not None:
+                return answer
+            done = self(*arguments, timeout=timeout)
+            if done.ok:
+                return done.stdout
+            error = error_of(done, self.kubeconfig)
+            if not isinstance(error, ApiUnreachableError) or time.monotonic() >= end:
+                raise error
+            time.sleep(POLL_SECONDS)
+
+    def directly(self, method: str, path: str, body: str | None = None, timeout: float = 20.0) -> str | None:
+        """Return the answer of an API on this host, asked without kubectl; None where kubectl has to be asked, which says why."""
+        return self._local.ask(method, path, body, timeout) if self._local else None
+
     def get(self, *arguments: str, timeout: float = 20.0) -> str:
-        """Return the output of one `kubectl get`. Raises ApiError where it failed, ApiUnreachableError where waiting may help."""
-        done = self("get", *arguments, timeout=timeout)
-        if not done.ok:
-            raise error_of(done, self.kubeconfig)
-        return done.stdout
+        """Return the output of one `kubectl get`. Raises as :meth:`ask`."""
+        return self.ask("get", *arguments, timeout=timeout)
 
     def find(self, path: str, name: str, *, timeout: float = 20.0) -> Any:
         """Return the object called *name* of the list at *path* as the API has it, None where there is none. Raises as :meth:`get`.

@@ -10,11 +10,13 @@ from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.cluster import ETCD_VOTER, Node
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import is_etcd
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.versions import ETCD_LABEL, is_etcd
 
 #: How k3s is told to take a member out of etcd, and how it says that it did: pkg/etcd/member_controller.go.
 REMOVE = "etcd.k3s.cattle.io/remove"
 REMOVED = "etcd.k3s.cattle.io/removed-node-name"
+#: The nodes that have a member of etcd, and no others.
+ETCD_NODES = f"/api/v1/nodes?labelSelector={ETCD_LABEL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,11 @@ class Marks:
     patch: str
 
 
-def plan_marks(node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]]) -> Marks:
-    """Return what the Node object *node* lacks of *labels* and *taints*. A label that has another value by now is left as it is."""
+def plan_marks(node: Mapping[str, Any], labels: Mapping[str, str], taints: Sequence[Mapping[str, str]], *, cordoned: bool = False) -> Marks:
+    """Return what the Node object *node* lacks of *labels*, *taints* and, where it was *cordoned*, of that.
+
+    A label that has another value by now is left as it is.
+    """
     meta, spec = node.get("metadata") or {}, node.get("spec") or {}
     has = {(t["key"], t["effect"]) for t in spec.get("taints") or ()}
     new_labels = {key: str(value) for key, value in sorted(labels.items()) if key not in (meta.get("labels") or {})}
@@ -99,6 +104,9 @@ def plan_marks(node: Mapping[str, Any], labels: Mapping[str, str], taints: Seque
     if new_taints:
         # a merge patch replaces a list as a whole: https://datatracker.ietf.org/doc/html/rfc7386
         patch["spec"] = {"taints": [*(spec.get("taints") or ()), *new_taints]}
+    cordon = cordoned and not spec.get("unschedulable")
+    if cordon:
+        patch.setdefault("spec", {})["unschedulable"] = True
     words = [f"label {key}={value}" for key, value in new_labels.items()]
     words += [f"taint {t['key']}{'=' + t['value'] if t.get('value') else ''}:{t['effect']}" for t in new_taints]
-    return Marks(tuple(words), json.dumps(patch))
+    return Marks((*words, *(["cordon"] if cordon else [])), json.dumps(patch))

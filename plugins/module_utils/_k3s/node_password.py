@@ -12,8 +12,6 @@ from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
-#: Where k3s keeps a node's own password: https://docs.k3s.io/architecture#how-agent-node-registration-works.
-PATH = "/etc/rancher/node/password"
 _BYTES = 64
 _MAX_MEMORY = 1 << 27
 

@@ -20,7 +20,6 @@ DIRECTORY = "/var/lib/pifleet/snapshots"
 MANIFEST = "manifest.json"
 SQLITE_MEMBER, ETCD_MEMBER = "db/state.db", "db/etcd-snapshot"
 DATASTORES = {"sqlite": SQLITE_MEMBER, "etcd": ETCD_MEMBER}
-NODE_PASSWORD = "/etc/rancher/node/password"  # a path
 #: Parts of ``<data_dir>/server`` that a restore replaces, and sets aside before: the datastore always; what certificates and tokens are
 #: made of, and with it all that was made of it, where it is not that of the snapshot.
 DATA, MATERIAL = ("db",), ("tls", "cred", "token", "agent-token", "node-token")

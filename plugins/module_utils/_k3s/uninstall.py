@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import BINARY, STAMP
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import Change
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import install
 
-DEFAULT_DATA_DIR = "/var/lib/rancher/k3s"
 #: the node's password: k3s-uninstall.sh keeps it too, so that the node may join again under its name
 NODE_IDENTITY = "/etc/rancher/node"
 SNAPSHOTS = "/var/lib/pifleet/snapshots"
@@ -51,7 +51,7 @@ def installed_files() -> tuple[str, ...]:
     environment = [install.env_path(role) for role in install.UNITS]
     units = [install.unit_path(role) for role in install.UNITS]
     staged = [install.STAGED_BINARY, install.STAGED_IMAGES]
-    return (*scripts, *inputs, *environment, *units, *staged, "/etc/rancher/k3s", install.BINARY, install.STAMP)
+    return (*scripts, *inputs, *environment, *units, *staged, "/etc/rancher/k3s", BINARY, STAMP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -26,12 +27,14 @@ ASKED = {
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """*name* is ``namespace/name``; *controller* ``Kind/name`` in the same namespace, empty for none."""
+    """*name* is ``namespace/name``; *controller* ``Kind/name`` in the same namespace, empty for none; *elsewhere*: how many pods of that
+    controller were ready on other nodes when this one was looked at, None where nobody counted."""
 
     name: str
     controller: str
     phase: str
     ready: bool
+    elsewhere: int | None = None
 
 
 def pods_of(text: str) -> tuple[Pod, ...]:
@@ -79,17 +82,48 @@ class Seen:
     controllers: Mapping[str, Mapping[str, Any] | None]
 
 
+def controller_place(pod: Pod) -> tuple[str, str] | None:
+    """Return (path of the list, name) of the pod's controller in the API; None for a kind that is not asked for."""
+    kind, _slash, owner = pod.controller.partition("/")
+    return (ASKED[kind].format(pod.name.partition("/")[0]), owner) if kind in ASKED else None
+
+
+def is_counted(pod: Pod) -> bool:
+    """Whether the pod's controller keeps a number of pods running, on whatever nodes."""
+    return pod.controller.partition("/")[0] in _COUNTED
+
+
+def with_others(pods: Sequence[Pod], controllers: Mapping[str, Mapping[str, Any] | None]) -> tuple[Pod, ...]:
+    """Return *pods*, all those of one node, each with how many of its controller's were ready elsewhere.
+
+    *controllers*: those of the pods whose controllers count, by ``namespace/Kind/name``; None for one that is gone.
+    """
+    here = Counter(controller_key(pod) for pod in pods if pod.ready)
+    ready = {key: _ready(found) for key, found in controllers.items() if found}
+    return tuple(
+        replace(pod, elsewhere=max(0, ready[key] - here[key])) if (key := controller_key(pod)) in ready and is_counted(pod) else pod
+        for pod in pods
+    )
+
+
+def _ready(controller: Mapping[str, Any]) -> int:
+    return int((controller.get("status") or {}).get("readyReplicas") or 0)
+
+
 def controller_key(pod: Pod) -> str:
     """Return ``namespace/Kind/name`` of the pod's controller."""
     return f"{pod.name.partition('/')[0]}/{pod.controller}"
 
 
 def fates(before: Iterable[Pod], seen: Seen) -> tuple[Fate, ...]:
-    """Return what became of each pod that the node had."""
-    return tuple(_fate(pod, seen) for pod in before)
+    """Return what became of each pod that the node had. A controller's pods that were not ready elsewhere are not waited for."""
+    pods = tuple(before)
+    had = Counter(controller_key(pod) for pod in pods)
+    return tuple(_fate(pod, seen, had[controller_key(pod)]) for pod in pods)
 
 
-def _fate(pod: Pod, seen: Seen) -> Fate:
+def _fate(pod: Pod, seen: Seen, had: int) -> Fate:
+    """*had*: how many pods of the same controller the node had."""
     now = next((p for p in seen.here if p.name == pod.name), None) or seen.elsewhere.get(pod.name)
     if now is not None:
         return (
@@ -109,7 +143,9 @@ def _fate(pod: Pod, seen: Seen) -> Fate:
             else Fate(pod.name, "waiting", f"{pod.controller} has no ready pod here")
         )
     if kind in _COUNTED:
-        wanted, ready = int(controller["spec"].get("replicas", 1)), int((controller.get("status") or {}).get("readyReplicas") or 0)
+        wanted, ready = int(controller["spec"].get("replicas", 1)), _ready(controller)
+        if pod.elsewhere is not None:
+            wanted = min(wanted, pod.elsewhere + had)
         return (
             Fate(pod.name, "running") if ready >= wanted else Fate(pod.name, "waiting", f"{pod.controller} has {ready} of {wanted} ready")
         )

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.config import RESERVED, VARIABLE_HINT, not_variables
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import git
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fleet_validate.fleet import Fleet, Host, Problem, Rule, parse_address
 from ansible_collections.pifleet.ops.plugins.plugin_utils._k3s_release.names import VERSION
 
@@ -24,6 +27,7 @@ _TAINT = re.compile(r"[^\s=:]+(=[^\s=:]*)?:(NoSchedule|PreferNoSchedule|NoExecut
 _TAINT_HINT = "Write it as key=value:NoSchedule (or PreferNoSchedule, NoExecute)."
 #: k3s' own: https://docs.k3s.io/cli/server#networking
 _CIDR_DEFAULTS = {"cluster-cidr": "10.42.0.0/16", "service-cidr": "10.43.0.0/16"}
+_DEFAULT_POOLS = ({"base": "10.213.0.0/16"},)  # of the role stacks
 #: settings that k3s refuses to join with when they differ: https://docs.k3s.io/cli/server#critical-configuration-values
 _CRITICAL = (
     "cluster-cidr",
@@ -204,6 +208,52 @@ def networks(fleet: Fleet) -> Iterator[Problem]:
                 yield Problem(inside, host.place("k3s_server_config", key), f"{network} holds the addresses of nodes", hint)
 
 
+def stack_pools(fleet: Fleet) -> Iterator[Problem]:
+    """Networks of stacks are apart from those of the nodes, and of k3s."""
+    config = _config(fleet.servers[0]) if fleet.servers else {}
+    of_k3s = [part for key, default in _CIDR_DEFAULTS.items() for part in str(config.get(key) or default).split(",")]
+    for host in fleet.hosts:
+        given = host.vars.get("stacks_address_pools")
+        for pool in given if isinstance(given, list) else _DEFAULT_POOLS:
+            base = str(pool.get("base") if isinstance(pool, dict) else pool)
+            try:
+                network = ip_network(base)
+            except ValueError as error:
+                yield _of(host, "stacks_address_pools", f"has {base!r}, which is no network ({error})", "Write such as 10.213.0.0/16.")
+                continue
+            inside = [str(address) for other in fleet.hosts for address in other.node_ips if address in network]
+            taken = [part.strip() for part in of_k3s if _overlaps(network, part.strip())]
+            for what in [*(f"the node's address {address}" for address in inside[:1]), *(f"k3s' network {part}" for part in taken[:1])]:
+                yield _of(host, "stacks_address_pools", f"has {base}, which holds {what}", "Choose a network that nothing else uses.")
+
+
+def _overlaps(network: Network, other: str) -> bool:
+    try:
+        return network.overlaps(ip_network(other))
+    except (ValueError, TypeError):  # no network, which is told elsewhere, or one of the other family
+        return False
+
+
+def own_settings(fleet: Fleet) -> Iterator[Problem]:
+    """Keys of k3s's configuration that the collection sets itself. Values are never told: they may be tokens."""
+    for members, variable in ((fleet.control_plane, "k3s_server_config"), (fleet.workers, "k3s_agent_config")):
+        found: dict[str, list[str]] = {}
+        for host in (fleet.by_name[name] for name in members):
+            given = host.vars.get(variable)
+            for key in sorted(set(given) & set(RESERVED)) if isinstance(given, dict) else ():
+                found.setdefault(key, []).append(host.name)
+        for key, hosts in found.items():
+            yield Problem(tuple(hosts), fleet.place(hosts, variable, key), "is set by the collection", f"Use {RESERVED[key]} instead.")
+
+
+def environments(fleet: Fleet) -> Iterator[Problem]:
+    """What systemd reads as a variable. Values are never told."""
+    for host in fleet.hosts:
+        given = host.vars.get("k3s_extra_env")
+        for name in not_variables(given) if isinstance(given, dict) else ():
+            yield _of(host, "k3s_extra_env", f"has {name}, which is no environment variable", VARIABLE_HINT)
+
+
 def taints(fleet: Fleet) -> Iterator[Problem]:
     for host in fleet.hosts:
         given = host.vars.get("k3s_node_taints")
@@ -213,17 +263,31 @@ def taints(fleet: Fleet) -> Iterator[Problem]:
 
 
 def artifact_dir(is_dir: Callable[[str], bool] = os.path.isdir) -> Rule:
-    """Return the rule that the folder to install from is there. *is_dir* is the port to the controller's file system."""
+    """Return the rule that the folders to install from are there. *is_dir* is the port to the controller's file system."""
+    hints = {
+        "k3s_artifact_dir": "Create it with the files of the release, or leave it empty to download them.",
+        "stacks_artifact_dir": "Create it with .deb files and archives of images, or leave it empty.",
+    }
 
     def rule(fleet: Fleet) -> Iterator[Problem]:
-        for folder, hosts in fleet.values("k3s_artifact_dir").items():
-            if not is_dir(os.path.expanduser(folder)):
-                hint = "Create it with the files of the release, or leave it empty to download them."
-                yield Problem(
-                    tuple(hosts), fleet.place(hosts, "k3s_artifact_dir"), f"is {folder}, which is no folder of the controller", hint
-                )
+        for variable, hint in hints.items():
+            for folder, hosts in fleet.values(variable).items():
+                if not is_dir(os.path.expanduser(folder)):
+                    what = f"is {folder}, which is no folder of the controller"
+                    yield Problem(tuple(hosts), fleet.place(hosts, variable), what, hint)
 
     return rule
+
+
+def stack_sources(fleet: Fleet) -> Iterator[Problem]:
+    """Where stacks come from, in words that git understands."""
+    for host in fleet.hosts:
+        try:
+            folder, token = host.text("stacks_folder") or "stacks", host.text("stacks_repository_token")
+            git.refuse_settings(host.text("stacks_repository"), host.text("stacks_revision"), folder, token)
+        except PifleetError as error:
+            variable, what = error.what.split(" ", maxsplit=1)
+            yield _of(host, variable, what.rstrip("."), error.hint)
 
 
 RULES: tuple[Rule, ...] = (
@@ -236,6 +300,10 @@ RULES: tuple[Rule, ...] = (
     same_everywhere,
     tokens,
     networks,
+    stack_pools,
+    stack_sources,
+    own_settings,
+    environments,
     taints,
     artifact_dir(),
 )

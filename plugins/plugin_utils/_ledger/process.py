@@ -8,9 +8,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-#: hosts that the callback of this process saw unreachable; a task's process inherits it by fork. Empty where the callback is not enabled.
-UNREACHABLE: set[str] = set()
-
 
 @dataclass(frozen=True, slots=True)
 class Process:

@@ -15,8 +15,10 @@ from itertools import groupby
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import Body
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event, text_of, utc_now
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Artifact, keep, new_run_id, open_run_of, text_of, utc_now
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Artifact, keep, new_run_id, open_run_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import rebuild_steps, rebuilds, runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
 from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, Attempt, Rebuild, Step, merged, verify
@@ -55,7 +57,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A rebuild that the next run resumes or gives up. *run_id*: of its last attempt, in which it came to *last_step*."""
+    """A rebuild that the next run resumes or gives up. *run_id*: of its last attempt, which began at *began_at* and came to *last_step*."""
 
     rebuild_id: str
     host: str
@@ -64,6 +66,7 @@ class Unfinished:
     reasons: tuple[str, ...]
     last_step: str
     run_id: str
+    began_at: str = ""
 
 
 class Rebuilds:
@@ -81,18 +84,20 @@ class Rebuilds:
         _check(subject)
         with self._store.write() as db:
             run_id = _run_of(db, process)
-            row = _open_of_host(db, subject.host)
+            row = _open_of_host(db, subject.host, _inventory_of(db, run_id))
             if row is None:
                 return self._begin(db, run_id, subject, detail)
             record = _record(db, row)
             earlier = tuple(a for a in record.attempts if a.run_id != run_id)
             if len(earlier) < len(record.attempts):
                 self._merge(db, row.id, record.attempts[-1].steps[-1], detail)
+                self._tell(db, "rebuild.noted", row.id, run_id, subject.host, {"step": record.attempts[-1].steps[-1].step})
             else:
                 _refuse_two_at_once(db, record, subject.host)
                 _resume(db, record, subject)
                 number = max((s.number for a in earlier for s in a.steps), default=0) + 1
                 self._insert(db, row.id, number, run_id, STEPS[0], _began(db, run_id), detail)
+                self._tell(db, "rebuild.started", row.id, run_id, subject.host, _told(subject, len(earlier) + 1))
             return Started(row.id, len(earlier) + 1, bool(earlier), merged(earlier))
 
     def step(self, process: Process, host: str, name: str, detail: Mapping[str, Any]) -> str:
@@ -104,6 +109,7 @@ class Rebuilds:
             rebuild_id, run_id, current = _current(db, process, host)
             if name == current.step:
                 self._merge(db, rebuild_id, current, detail)
+                self._tell(db, "rebuild.noted", rebuild_id, run_id, host, {"step": name})
                 return rebuild_id
             if STEPS.index(name) < STEPS.index(current.step):
                 raise PifleetError(
@@ -112,6 +118,7 @@ class Rebuilds:
                 )
             moment = self._end(db, rebuild_id, current)
             self._insert(db, rebuild_id, current.number + 1, run_id, name, moment, detail)
+            self._tell(db, "rebuild.step", rebuild_id, run_id, host, {"step": name, "after": current.step})
             return rebuild_id
 
     def note(self, process: Process, host: str, detail: Mapping[str, Any], name: str | None = None) -> tuple[str, str]:
@@ -126,6 +133,7 @@ class Rebuilds:
             if step is None:
                 raise PifleetError(f"The rebuild of {host} has not come to {name} in this run.", f"The order is {', '.join(STEPS)}.")
             self._merge(db, rebuild_id, step, detail)
+            self._tell(db, "rebuild.noted", rebuild_id, run_id, host, {"step": step.step})
             return rebuild_id, step.step
 
     def finish(
@@ -154,15 +162,19 @@ class Rebuilds:
                     f"The record of the rebuild of {host} is not whole: {'; '.join(findings)}.",
                     "The node may be back, but there is no evidence of it; the rebuild stays open. Run again without --start-at-task.",
                 )
-            for name, media_type, content in publish(record):
-                keep(db, run_id, Artifact.of(name, media_type, content, self._now()), content)
+            kept = [
+                keep(db, run_id, Artifact.of(name, media_type, content, self._now()), content, self._now)
+                for name, media_type, content in publish(record)
+            ]
+            told = {"node": record.node, "seconds": record.seconds, "within_budget": record.within_budget}
+            self._tell(db, "rebuild.succeeded", rebuild_id, run_id, host, told, [a.body for a in kept])
             return record
 
     def abandon(self, process: Process, host: str) -> str | None:
         """Give up the open rebuild of *host*, and return its id; None where there is none."""
         with self._store.write() as db:
             run_id = _run_of(db, process)
-            row = _open_of_host(db, host)
+            row = _open_of_host(db, host, _inventory_of(db, run_id))
             if row is None:
                 return None
             record = _record(db, row)
@@ -170,6 +182,7 @@ class Rebuilds:
                 self._end(db, row.id, step, "failed")
             _refuse_two_at_once(db, record, host, mine=run_id)
             db.execute(update(rebuilds).where(rebuilds.c.id == row.id).values(status="abandoned", ended_at=text_of(self._now())))
+            self._tell(db, "rebuild.abandoned", row.id, run_id, host, {})
             return str(row.id)
 
     def get(self, rebuild_id: str) -> Rebuild:
@@ -183,19 +196,20 @@ class Rebuilds:
         with self._store.read() as db:
             return tuple(_record(db, row) for row in db.execute(wanted).all())
 
-    def known(self, host: str) -> dict[str, dict[str, Any]]:
+    def known(self, host: str, inventory: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return what the attempts of the open rebuild of *host* knew of each step; nothing where there is none, or no ledger yet."""
         try:
-            last = [record for record in self.of_host(host) if record.status in OPEN]
+            with self._store.read() as db:
+                row = _open_of_host(db, host, inventory)
+                return {} if row is None else merged(_record(db, row).attempts)
         except LedgerError:
             return {}
-        return merged(last[-1].attempts) if last else {}
 
-    def unfinished(self) -> tuple[Unfinished, ...]:
-        """Return the rebuilds that neither succeeded nor were given up, by host."""
+    def unfinished(self, inventory: Sequence[str]) -> tuple[Unfinished, ...]:
+        """Return the rebuilds of an inventory's hosts that neither succeeded nor were given up, by host."""
         wanted = select(rebuilds).where(rebuilds.c.status.in_(OPEN)).order_by(rebuilds.c.host, rebuilds.c.started_at)
         with self._store.read() as db:
-            return tuple(_unfinished(db, row) for row in db.execute(wanted).all())
+            return tuple(_unfinished(db, row) for row in db.execute(wanted).all() if _is_of(db, row, inventory))
 
     def _begin(self, db: Connection, run_id: str, subject: Subject, detail: Mapping[str, Any]) -> Started:
         began = _began(db, run_id)
@@ -212,6 +226,7 @@ class Rebuilds:
         }
         db.execute(insert(rebuilds), row)
         self._insert(db, rebuild_id, 1, run_id, STEPS[0], began, detail)
+        self._tell(db, "rebuild.started", rebuild_id, run_id, subject.host, _told(subject, 1))
         return Started(rebuild_id, 1, False, {})
 
     def _insert(
@@ -219,6 +234,12 @@ class Rebuilds:
     ) -> None:
         row = {"rebuild_id": rebuild_id, "number": number, "run_id": run_id, "step": step, "started_at": started_at}
         db.execute(insert(rebuild_steps), {**row, "detail": dict(detail)})
+
+    def _tell(
+        self, db: Connection, kind: str, rebuild_id: str, run_id: str, host: str, told: Mapping[str, Any], bodies: Sequence[Body] = ()
+    ) -> None:
+        told = {"rebuild": rebuild_id, **told}
+        append_event(db, kind, told, about=[("rebuild", rebuild_id)], run_id=run_id, host=host, bodies=bodies, now=self._now)
 
     def _end(self, db: Connection, rebuild_id: str, step: Step, outcome: str = "ok") -> str:
         """End *step*, and return when. A clock that was set back meanwhile makes it short, never negative."""
@@ -229,6 +250,10 @@ class Rebuilds:
     def _merge(self, db: Connection, rebuild_id: str, step: Step, detail: Mapping[str, Any]) -> None:
         if detail:
             db.execute(update(rebuild_steps).where(_is(rebuild_id, step)).values(detail={**step.detail, **detail}))
+
+
+def _told(subject: Subject, attempt: int) -> dict[str, Any]:
+    return {"node": subject.node, "role": subject.role, "reasons": list(subject.reasons), "attempt": attempt}
 
 
 def _is(rebuild_id: str, step: Step) -> Any:
@@ -256,16 +281,30 @@ def _began(db: Connection, run_id: str) -> str:
     return str(db.execute(select(runs.c.started_at).where(runs.c.id == run_id)).scalar_one())
 
 
-def _open_of_host(db: Connection, host: str) -> _AnyRow | None:
+def _open_of_host(db: Connection, host: str, inventory: Sequence[str]) -> _AnyRow | None:
     wanted = select(rebuilds).where(rebuilds.c.host == host, rebuilds.c.status.in_(OPEN))
-    row: _AnyRow | None = db.execute(wanted.order_by(rebuilds.c.started_at.desc())).first()
-    return row
+    found = db.execute(wanted.order_by(rebuilds.c.started_at.desc())).all()
+    return next((row for row in found if _is_of(db, row, inventory)), None)
+
+
+def _is_of(db: Connection, row: _AnyRow, inventory: Sequence[str]) -> bool:
+    """Whether a rebuild is of a host of *inventory*: fleets that share a ledger may have hosts of the same names.
+
+    One that has no step left, by which its run is known, is taken for that.
+    """
+    last = select(runs.c.inventory).join(rebuild_steps, rebuild_steps.c.run_id == runs.c.id)
+    of = db.execute(last.where(rebuild_steps.c.rebuild_id == row.id).order_by(rebuild_steps.c.number.desc())).first()
+    return of is None or list(of.inventory) == list(inventory)
+
+
+def _inventory_of(db: Connection, run_id: str) -> list[str]:
+    return list(db.execute(select(runs.c.inventory).where(runs.c.id == run_id)).scalar_one())
 
 
 def _current(db: Connection, process: Process, host: str) -> tuple[str, str, Step]:
     """Return (rebuild id, run id, the step that goes on) of *host* in this process's run."""
     run_id = _run_of(db, process)
-    row = _open_of_host(db, host)
+    row = _open_of_host(db, host, _inventory_of(db, run_id))
     attempts = _record(db, row).attempts if row is not None else ()
     going_on = [step for attempt in attempts if attempt.run_id == run_id for step in attempt.steps if step.outcome is None]
     if row is None or not going_on:
@@ -297,8 +336,8 @@ def _resume(db: Connection, record: Rebuild, subject: Subject) -> None:
 
 def _unfinished(db: Connection, row: _AnyRow) -> Unfinished:
     last = _record(db, row).attempts[-1:]
-    step, run_id = (last[0].steps[-1].step, last[0].run_id) if last else ("", "")
-    return Unfinished(row.id, row.host, row.node, row.status, tuple(row.reasons), step, run_id)
+    step, run_id, began_at = (last[0].steps[-1].step, last[0].run_id, last[0].started_at) if last else ("", "", "")
+    return Unfinished(row.id, row.host, row.node, row.status, tuple(row.reasons), step, run_id, began_at)
 
 
 def _record_of(db: Connection, rebuild_id: str) -> Rebuild:

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import Body
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.recording import KINDS, Counts, Recording
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Told
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import MAX_BODY, add_body, append_event, text_of, utc_now
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import artifacts, bodies, rebuild_steps, rebuilds, run_hosts, runs
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-#: bytes of one artifact; more belongs into a file of its own
-MAX_BODY = 32 << 20
 #: after this a run of another controller is taken for interrupted: nothing here can ask whether its process lives
 FOREIGN_PATIENCE = timedelta(hours=24)
 OUTCOMES = ("ok", "failed", "unreachable", "not_run")
@@ -59,27 +63,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """How many task results of each kind a host had."""
-
-    ok: int = 0
-    changed: int = 0
-    failed: int = 0
-    unreachable: int = 0
-    skipped: int = 0
-    rescued: int = 0
-    ignored: int = 0
-
-    @property
-    def outcome(self) -> str:
-        if self.unreachable:
-            return "unreachable"
-        if self.failed:
-            return "failed"
-        return "ok" if any((self.ok, self.changed, self.skipped, self.rescued, self.ignored)) else "not_run"
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """A run as recorded. *hosts*: outcome by host, None while it is open."""
 
@@ -109,13 +92,10 @@ class Artifact:
             raise PifleetError(f"The artifact {name} has {len(content) >> 20} MB; the ledger takes {MAX_BODY >> 20}.", "Shorten it.")
         return cls(name, media_type, hashlib.sha256(content).hexdigest(), len(content), text_of(moment))
 
-
-def utc_now() -> datetime:
-    return datetime.now(tz=timezone.utc)
-
-
-def text_of(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    @property
+    def body(self) -> Body:
+        """What an event says of it."""
+        return Body(self.name, self.media_type, self.sha256, self.size)
 
 
 def new_run_id(moment: datetime) -> str:
@@ -134,15 +114,17 @@ class Runs:
     def open(self, header: Header, process: Process, hosts: Iterable[str]) -> Opened:
         """Record that a run begins, and report (and mark) those before it that never ended.
 
-        In check mode the one row is all that is written: no hosts, and no mark on other runs.
+        In check mode the record that a check ran is all that is written: no hosts, and no mark on other runs.
         """
         with self._store.write() as db:
             mine = open_run_of(db, process)
             if mine is not None:
                 return Opened(mine, (), fresh=False)
-            interrupted = self._interrupted(db, process, mark=not header.check_mode)
             moment = self._now()
             run_id = new_run_id(moment)
+            interrupted = self._interrupted(db, process)
+            for run in () if header.check_mode else interrupted:
+                self._end(db, run.run_id, "interrupted", "run.interrupted", {"found_by": run_id})
             row = {
                 **asdict(header),
                 "id": run_id,
@@ -155,13 +137,18 @@ class Runs:
                 "ended_at": text_of(moment) if header.check_mode else None,
             }
             db.execute(insert(runs), row)
-            rows = [] if header.check_mode else [{"run_id": run_id, "host": host} for host in sorted(set(hosts))]
-            if rows:
-                db.execute(insert(run_hosts), rows)
+            names = [] if header.check_mode else sorted(set(hosts))
+            if names:
+                db.execute(insert(run_hosts), [{"run_id": run_id, "host": host} for host in names])
+            told = {**asdict(header), "controller": process.controller, "hosts": names}
+            self._tell(db, run_id, "run.checked" if header.check_mode else "run.opened", told)
             return Opened(run_id, interrupted, fresh=True)
 
-    def close(self, process: Process, outcomes: Mapping[str, str]) -> tuple[str, str]:
-        """End this process's open run with an outcome for each of its hosts, and return (run id, status)."""
+    def close(self, process: Process, outcomes: Mapping[str, str], recorded: Recording | None = None, problem: str = "") -> tuple[str, str]:
+        """End this process's open run with an outcome for each of its hosts, and return (run id, status).
+
+        *recorded*: what the callback counted; *problem*: why it is no evidence, with which the run has failed.
+        """
         with self._store.write() as db:
             run_id = open_run_of(db, process)
             if run_id is None:
@@ -170,38 +157,59 @@ class Runs:
                     "A playbook begins with run_record state=opened; was that left out by --start-at-task or --skip-tags?",
                 )
             for host, outcome in sorted(outcomes.items()):
-                db.execute(update(run_hosts).where(run_hosts.c.run_id == run_id, run_hosts.c.host == host).values(outcome=outcome))
-            status = "failed" if any(o in ("failed", "unreachable") for o in outcomes.values()) else "succeeded"
-            self._end(db, run_id, status)
+                values = {"outcome": outcome} if recorded is None else _values(outcome, recorded.counts().get(host, Counts()))
+                db.execute(update(run_hosts).where(run_hosts.c.run_id == run_id, run_hosts.c.host == host).values(values))
+            status = "failed" if problem or any(o in ("failed", "unreachable") for o in outcomes.values()) else "succeeded"
+            report = {**self._report(db, run_id, recorded), **({"problem": problem} if problem else {})}
+            self._end(db, run_id, status, "run.closed", report)
             return run_id, status
 
-    def finish(self, run_id: str, counts: Mapping[str, Counts]) -> str:
-        """Fill in the counts of a run's hosts as Ansible had them in the end, and close it where that did not happen. Return the status.
+    def finish(self, run_id: str, counts: Mapping[str, Counts], recorded: Recording | None = None) -> str:
+        """Compare a run's record with what Ansible counted in the end, and return its status.
+
+        Where they differ, it is corrected; where it was not closed, it is closed.
 
         A run that is closed only here did not come to its end, so it has failed.
         """
         with self._store.write() as db:
-            ended = db.execute(select(runs.c.ended_at).where(runs.c.id == run_id)).scalar_one()
-            for host in db.execute(select(run_hosts.c.host).where(run_hosts.c.run_id == run_id)).scalars().all():
-                counted = counts.get(host, Counts())
+            before = db.execute(select(runs.c.ended_at, runs.c.status).where(runs.c.id == run_id)).one()
+            told = db.execute(select(run_hosts).where(run_hosts.c.run_id == run_id)).all()
+            final = {row.host: counts.get(row.host, Counts()) for row in told}
+            differ = {row.host: final[row.host] for row in told if row.ok is None or _counts(row) != final[row.host]}
+            for host, counted in sorted(differ.items()):
                 values = {**asdict(counted), "outcome": counted.outcome}
                 db.execute(update(run_hosts).where(run_hosts.c.run_id == run_id, run_hosts.c.host == host).values(values))
             bad = any(c.outcome in ("failed", "unreachable") for c in counts.values())
-            status = "failed" if bad or ended is None else "succeeded"
-            if ended is None:
-                self._end(db, run_id, status)
-            else:
+            status = "failed" if bad or before.ended_at is None or (before.status == "failed" and not differ) else "succeeded"
+            if before.ended_at is None:
+                self._end(db, run_id, status, "run.closed", self._report(db, run_id, recorded))
+            elif differ or status != before.status:
                 db.execute(update(runs).where(runs.c.id == run_id).values(status=status))
+                self._tell(db, run_id, "run.amended", {"status": status, "hosts": _hosts(db, run_id)})
             return status
 
-    def attach(self, process: Process, name: str, media_type: str, content: bytes) -> Artifact | None:
-        """Keep *content* with this process's open run; equal contents are kept once. Return None where no run is open."""
+    def attach(self, process: Process, name: str, media_type: str, content: bytes, events: Sequence[Told] = ()) -> Artifact | None:
+        """Keep *content* with this process's open run; equal contents are kept once. Return None where no run is open.
+
+        *events*: of what it tells, each of which names it as its body.
+        """
         made = Artifact.of(name, media_type, content, self._now())
         with self._store.write() as db:
             run_id = open_run_of(db, process)
             if run_id is None:
                 return None
-            return keep(db, run_id, made, content)
+            keep(db, run_id, made, content, self._now)
+            for event in events:
+                append_event(db, event.kind, event.data, run_id=run_id, host=event.host, bodies=[made.body], now=self._now)
+            return made
+
+    def current(self, process: Process) -> str | None:
+        """Return the id of the run that *process* has open; None where it has none, or where there is no ledger yet."""
+        try:
+            with self._store.read() as db:
+                return open_run_of(db, process)
+        except LedgerError:
+            return None
 
     def all(self) -> tuple[Run, ...]:
         """Return every run, oldest first."""
@@ -213,10 +221,9 @@ class Runs:
 
     def counts(self, run_id: str) -> dict[str, Counts]:
         """Return what was counted for each host of a run."""
-        fields = tuple(Counts.__dataclass_fields__)
         with self._store.read() as db:
             rows = db.execute(select(run_hosts).where(run_hosts.c.run_id == run_id).order_by(run_hosts.c.host))
-            return {row.host: Counts(*(getattr(row, f) or 0 for f in fields)) for row in rows}
+            return {row.host: _counts(row) for row in rows}
 
     def artifacts(self, run_id: str) -> tuple[tuple[Artifact, bytes], ...]:
         """Return what a run left, in order, with its contents."""
@@ -225,21 +232,32 @@ class Runs:
             rows = db.execute(wanted.order_by(artifacts.c.number)).all()
             return tuple((Artifact(r.name, r.media_type, r.sha256, r.size, r.created_at), bytes(r.content)) for r in rows)
 
-    def _interrupted(self, db: Connection, process: Process, *, mark: bool) -> tuple[Interrupted, ...]:
+    def _interrupted(self, db: Connection, process: Process) -> tuple[Interrupted, ...]:
         found = []
         for row in db.execute(select(runs).where(runs.c.status == "running").order_by(runs.c.started_at)).all():
             run = _run(row, {})
             foreign = run.process.controller != process.controller
             if self._gone(run.process) or (foreign and run.started_at < text_of(self._now() - FOREIGN_PATIENCE)):
                 found.append(Interrupted(run.run_id, run.header.playbook, run.header.requester, run.started_at))
-                if mark:
-                    self._end(db, run.run_id, "interrupted")
         return tuple(found)
 
-    def _end(self, db: Connection, run_id: str, status: str) -> None:
+    def _report(self, db: Connection, run_id: str, recorded: Recording | None) -> dict[str, Any]:
+        """Return what is told of a run at its end, beside its status, and keep the list of what it changed."""
+        if recorded is None:
+            return {}
+        if recorded.changes:
+            content = json.dumps(recorded.changes, indent=1, ensure_ascii=False).encode()
+            keep(db, run_id, Artifact.of("changes.json", "application/json", content, self._now()), content, self._now)
+        return recorded.report()
+
+    def _end(self, db: Connection, run_id: str, status: str, kind: str, told: Mapping[str, Any]) -> None:
         moment = text_of(self._now())
         db.execute(update(runs).where(runs.c.id == run_id).values(status=status, ended_at=moment))
-        _end_rebuilds(db, run_id, moment, interrupted=status == "interrupted")
+        _end_rebuilds(db, run_id, moment, self._now, interrupted=status == "interrupted")
+        self._tell(db, run_id, kind, {**told, "status": status, "hosts": _hosts(db, run_id)}, _bodies(db, run_id))
+
+    def _tell(self, db: Connection, run_id: str, kind: str, told: Mapping[str, Any], bodies: Sequence[Body] = ()) -> None:
+        append_event(db, kind, told, about=[("run", run_id)], run_id=run_id, bodies=bodies, now=self._now)
 
 
 def open_run_of(db: Connection, process: Process) -> str | None:
@@ -255,17 +273,37 @@ def open_run_of(db: Connection, process: Process) -> str | None:
     ).scalar()
 
 
-def keep(db: Connection, run_id: str, made: Artifact, content: bytes) -> Artifact:
+def keep(db: Connection, run_id: str, made: Artifact, content: bytes, now: Callable[[], datetime] = utc_now) -> Artifact:
     """Keep *content*, which *made* describes, with a run; equal contents are kept once."""
-    if db.execute(select(bodies.c.sha256).where(bodies.c.sha256 == made.sha256)).first() is None:
-        db.execute(insert(bodies), {"sha256": made.sha256, "size": made.size, "content": content})
+    body = add_body(db, made.name, made.media_type, content)
     last = db.execute(select(func.max(artifacts.c.number)).where(artifacts.c.run_id == run_id)).scalar()
     described = {key: value for key, value in asdict(made).items() if key != "size"}
     db.execute(insert(artifacts), {**described, "run_id": run_id, "number": (last or 0) + 1})
+    append_event(db, "artifact.kept", {"name": made.name}, about=[("run", run_id)], run_id=run_id, bodies=[body], now=now)
     return made
 
 
-def _end_rebuilds(db: Connection, run_id: str, moment: str, *, interrupted: bool) -> None:
+def _bodies(db: Connection, run_id: str) -> list[Body]:
+    wanted = select(artifacts.c.name, artifacts.c.media_type, bodies.c.sha256, bodies.c.size).join(bodies)
+    rows = db.execute(wanted.where(artifacts.c.run_id == run_id).order_by(artifacts.c.number))
+    return [Body(row.name, row.media_type, row.sha256, row.size) for row in rows]
+
+
+def _hosts(db: Connection, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return outcome and counts of the hosts of a run, as an event tells them."""
+    rows = db.execute(select(run_hosts).where(run_hosts.c.run_id == run_id)).mappings()
+    return {row["host"]: {k: v for k, v in row.items() if k not in ("run_id", "host") and v is not None} for row in rows}
+
+
+def _values(outcome: str, counted: Counts) -> dict[str, Any]:
+    return {**asdict(counted), "outcome": "not_run" if outcome == "ok" and counted == Counts() else outcome}
+
+
+def _counts(row: Row[Any]) -> Counts:
+    return Counts(*(getattr(row, kind) or 0 for kind in KINDS))
+
+
+def _end_rebuilds(db: Connection, run_id: str, moment: str, now: Callable[[], datetime], *, interrupted: bool) -> None:
     """End the steps that a run leaves open, and their rebuilds, which a later run resumes. When a killed run stopped, nobody knows."""
     left = (rebuild_steps.c.run_id == run_id) & rebuild_steps.c.outcome.is_(None)
     outcome = "interrupted" if interrupted else "failed"
@@ -273,6 +311,9 @@ def _end_rebuilds(db: Connection, run_id: str, moment: str, *, interrupted: bool
     db.execute(update(rebuild_steps).where(left).values(outcome=outcome, ended_at=None if interrupted else moment))
     ended = {"status": outcome, "ended_at": None if interrupted else moment}
     db.execute(update(rebuilds).where(rebuilds.c.id.in_(ids), rebuilds.c.status == "running").values(ended))
+    hosts = db.execute(select(rebuilds.c.id, rebuilds.c.host).where(rebuilds.c.id.in_(ids)).order_by(rebuilds.c.id)).all()
+    for row in hosts:
+        append_event(db, f"rebuild.{outcome}", {"rebuild": row.id}, about=[("rebuild", row.id)], run_id=run_id, host=row.host, now=now)
 
 
 def _run(row: Row[tuple[object, ...]], hosts: dict[str, str | None]) -> Run:

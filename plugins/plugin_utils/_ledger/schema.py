@@ -7,18 +7,35 @@ same in SQLite and PostgreSQL.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    false,
+)
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0002"
+HEAD = "0005"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001", "0002")
+KNOWN = ("0001", "0002", "0003", "0004", "0005")
 
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
 
@@ -71,6 +88,7 @@ bodies = Table(
     Column("sha256", String, primary_key=True),
     Column("size", Integer, nullable=False),
     Column("content", LargeBinary, nullable=False),
+    Column("media_type", String, nullable=False, server_default="application/octet-stream"),
 )
 
 artifacts = Table(
@@ -116,4 +134,201 @@ rebuild_steps = Table(
     Column("outcome", String),
     Column("detail", JSON, nullable=False),
     Index(None, "run_id"),
+)
+
+chains = Table(
+    "chains",
+    metadata,
+    Column("id", String, primary_key=True),
+    # true for the one chain that this database appends to; a hub has those of others beside it
+    Column("own", Boolean, nullable=False),
+    # its head: number (0 where it has no event yet) and hash of the last event
+    Column("seq", Integer, nullable=False),
+    Column("sha256", String, nullable=False),
+    Column("created_at", String, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("chain", ForeignKey("chains.id"), nullable=False),
+    Column("seq", Integer, nullable=False),
+    # these four repeat what the content says, to be searched by
+    Column("kind", String, nullable=False, index=True),
+    Column("at", String, nullable=False, index=True),
+    # no foreign key: a hub has events of runs that it has no rows of
+    Column("run_id", String, index=True),
+    Column("host", String, index=True),
+    # canonical bytes (RFC 8785), and their hash
+    Column("content", LargeBinary, nullable=False),
+    Column("sha256", String, nullable=False),
+    UniqueConstraint("chain", "seq"),
+)
+
+#: a text that sorts by its characters' codes everywhere, as Python does: both sides walk their records in this order
+KEY = String().with_variant(String(collation="C"), "postgresql")
+
+# The outbox. *scope*: whose row it is (Identity.scope); empty: legacy, queued before the fleet had an identity. Only a scoped row has to be
+# complete: a legacy one may come from an older or a broken writer, and is judged when it is taken over.
+sync_events = Table(
+    "sync_events",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
+    Column("sha256", String),
+    Column("content", LargeBinary),
+    Column("queued_at", String),
+    # how often the hub has refused this row, and when it is tried again; dead: not any more
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", String),
+    Column("dead", Boolean, nullable=False, server_default=false()),
+    Column("last_error", String),
+    CheckConstraint(
+        "scope = '' OR (sha256 IS NOT NULL AND length(sha256) = 64 AND content IS NOT NULL AND queued_at IS NOT NULL)", name="complete"
+    ),
+)
+
+body_upload_queue = Table(
+    "body_upload_queue",
+    metadata,
+    Column("scope", String, primary_key=True),
+    # the content stands in bodies
+    Column("sha256", KEY, ForeignKey("bodies.sha256"), primary_key=True),
+    Column("media_type", String),
+    Column("size", Integer),
+    Column("queued_at", String),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", String),
+    Column("dead", Boolean, nullable=False, server_default=false()),
+    Column("last_error", String),
+    CheckConstraint("scope = '' OR (media_type IS NOT NULL AND size IS NOT NULL AND size >= 0 AND queued_at IS NOT NULL)", name="complete"),
+)
+
+# one row a scope: how many rows it has in the two tables above, and how its delivery goes
+sync_state = Table(
+    "sync_state",
+    metadata,
+    Column("scope", String, primary_key=True),
+    Column("depth", Integer, nullable=False, server_default="0"),
+    Column("last_attempt_at", String),
+    Column("last_success_at", String),
+    Column("last_error", String),
+    # fingerprint of the token that the hub has refused
+    Column("refused_token", String),
+)
+
+# through which event of a chain all has been queued, in whatever scope
+sync_cursors = Table(
+    "sync_cursors",
+    metadata,
+    Column("chain", ForeignKey("chains.id"), primary_key=True),
+    Column("seq", Integer, nullable=False),
+)
+
+# what a hub has acknowledged
+sync_receipts = Table(
+    "sync_receipts",
+    metadata,
+    Column("scope", String, primary_key=True),
+    # event, body
+    Column("kind", String, primary_key=True),
+    # id of the event, hash of the body
+    Column("key", KEY, primary_key=True),
+    Column("sha256", String, nullable=False),
+    Column("acknowledged_at", String, nullable=False),
+)
+
+# rows that could not be taken over into a scope, whole
+sync_quarantine = Table(
+    "sync_quarantine",
+    metadata,
+    # hash of what follows, so that the same row is kept once
+    Column("id", String, primary_key=True),
+    Column("scope", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("reason", String, nullable=False),
+    # the row as JSON; bytes in base64
+    Column("content", LargeBinary, nullable=False),
+    Column("quarantined_at", String, nullable=False),
+)
+
+# What a hub has received, by the identity (owner/fleet) that the token proved.
+received_events = Table(
+    "received_events",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("event_id", KEY, primary_key=True),
+    Column("sha256", String, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("received_at", String, nullable=False),
+)
+
+received_bodies = Table(
+    "received_bodies",
+    metadata,
+    Column("source", String, primary_key=True),
+    Column("sha256", KEY, primary_key=True),
+    Column("media_type", String, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("received_at", String, nullable=False),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    # of the token's text, which is kept nowhere
+    Column("sha256", KEY, primary_key=True),
+    Column("name", String, nullable=False),
+    # sync: evidence of *source* (owner/fleet), and nothing else
+    Column("role", String, nullable=False),
+    Column("source", String),
+    Column("created_at", String, nullable=False),
+    Column("expires_at", String, nullable=False),
+    Column("revoked_at", String),
+    UniqueConstraint("name"),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    # environment, number in it, version
+    Column("id", String, primary_key=True),
+    Column("environment", String, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("version", String, nullable=False),
+    Column("commit_sha", String, nullable=False),
+    # deploy, rollback
+    Column("kind", String, nullable=False),
+    # pending, running, completed, failed
+    Column("status", String, nullable=False),
+    # the live one when it was created
+    Column("previous_id", String),
+    # of a rollback: what it goes back to
+    Column("target_id", String),
+    # the run that is, or was last, at it
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    Column("plan", JSON, nullable=False),
+    Column("images", JSON, nullable=False),
+    # SHA-256 by project
+    Column("rendered", JSON, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("ended_at", String),
+    UniqueConstraint("environment", "seq"),
+)
+
+release_phases = Table(
+    "release_phases",
+    metadata,
+    Column("release_id", ForeignKey("releases.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("phase", String, nullable=False),
+    # pending, running, completed, failed, skipped
+    Column("status", String, nullable=False),
+    Column("reason", String),
+    Column("started_at", String),
+    Column("ended_at", String),
+    Column("detail", JSON, nullable=False),
 )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger's SQLite file: created, upgraded, opened, and written in durable transactions.
+"""The ledger's database: created, upgraded, opened, and written in durable transactions. ``postgres`` has what differs there.
 
-Rollback journal with ``synchronous=EXTRA``: a commit is on the disk when it returns, and there is no WAL, whose reset corrupts
-files in SQLite before 3.51.3 (https://sqlite.org/wal.html). Every write takes the lock first (``BEGIN IMMEDIATE``), so that two
-runs wait for each other instead of failing in the middle.
+SQLite has a rollback journal with ``synchronous=EXTRA``: a commit is on the disk when it returns, and there is no WAL, whose reset corrupts
+files in SQLite before 3.51.3 (https://sqlite.org/wal.html). Every write takes the lock first (``BEGIN IMMEDIATE``, in PostgreSQL an
+advisory lock), so that two runs wait for each other instead of failing in the middle.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import sqlalchemy
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import schema
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 #: seconds that a write waits for another run's
@@ -34,67 +34,124 @@ class LedgerError(PifleetError):
     """The ledger cannot be read or written."""
 
 
+class NoLedgerError(LedgerError):
+    """There is nothing to read yet: no ledger, or one that the next run upgrades first."""
+
+
+class Database(Protocol):
+    """What the store needs of one kind of database. *name*: for people, without a password."""
+
+    name: str
+    engine: Engine
+
+    def exists(self) -> bool:
+        """Whether there is something to read from; a database that cannot be asked is told by reading."""
+
+    def create(self) -> None:
+        """Make what a first connection needs."""
+
+    def back_up(self, connection: Connection, version: str) -> Path:
+        """Copy the ledger, whose writers wait, before an upgrade from *version*, whole and durable, and return the copy's path."""
+
+    def explained(self, error: BaseException) -> LedgerError:
+        """Return what a person can do about an error of the database."""
+
+
 class Store:
-    """One ledger file. *migrations*, *head* and *known* are those of the code; tests give others."""
+    """One ledger. *place*: its file, or a URL (``postgresql://user@host/name``); *folder*: of backups where it is no file.
+
+    *migrations*, *head* and *known* are those of the code; tests give others. Raises LedgerError for a place that is none.
+    """
 
     def __init__(
-        self, path: Path, *, migrations: Path = MIGRATIONS, head: str = schema.HEAD, known: tuple[str, ...] = schema.KNOWN
+        self,
+        place: Path | str,
+        folder: Path | None = None,
+        *,
+        migrations: Path = MIGRATIONS,
+        head: str = schema.HEAD,
+        known: tuple[str, ...] = schema.KNOWN,
     ) -> None:
-        self.path = path
+        self._database = database_at(place, folder)
+        self.name = self._database.name
         self._migrations = migrations
         self._head = head
         self._known = known
-        self._engine = _engine(path)
         self._ready = False
+        self._session: ExitStack | None = None
+        self._kept: Connection | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep one connection for all transactions inside of the block, for what has many: to open one costs as much as a small commit.
+
+        Of one thread, and never over a fork.
+        """
+        with ExitStack() as self._session:
+            try:
+                yield
+            finally:
+                self._session = self._kept = None
+
+    @contextmanager
+    def _transaction(self, *, read: bool) -> Iterator[Connection]:
+        with ExitStack() as here:
+            connection = self._kept or (self._session or here).enter_context(self._database.engine.connect())
+            if self._session:
+                self._kept = connection
+            here.enter_context(connection.execution_options(pifleet_read=read).begin())
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction, committed durably at the end of the block or not at all. Creates or upgrades the file first where needed."""
+        """One transaction, committed durably at the end of the block or not at all. Creates or upgrades the ledger first where needed."""
         with self._translated():
             if not self._ready:
                 self._prepare()
-            with self._engine.begin() as connection:
+            with self._transaction(read=False) as connection:
                 yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent view. Raises LedgerError where there is no ledger yet, or where it has to be upgraded by a writing run first."""
         with self._translated():
-            if not self.path.exists():
+            if not self._database.exists():
                 raise self._none()
-            with self._engine.connect().execution_options(pifleet_begin="DEFERRED") as connection, connection.begin():
+            with self._transaction(read=True) as connection:
                 version = self._version(connection)
                 if version is None:
                     raise self._none()
                 if version != self._head:
-                    raise LedgerError(f"The ledger {self.path} is of an older version.", "The next run of a playbook upgrades it.")
+                    raise NoLedgerError(f"The ledger {self.name} is of an older version.", "The next run of a playbook upgrades it.")
                 yield connection
 
-    def _none(self) -> LedgerError:
-        return LedgerError(f"There is no ledger at {self.path}.", "It is made by the first run of a playbook in this fleet_root.")
+    def _none(self) -> NoLedgerError:
+        return NoLedgerError(f"There is no ledger at {self.name}.", "It is made by the first run of a playbook in this fleet_root.")
 
     def _prepare(self) -> None:
-        """Make the file what the code expects. Of two processes that come here at once, one waits and then finds it done."""
-        _create_private(self.path)
-        with self._engine.begin() as connection:
+        """Make the ledger what the code expects. Of two processes that come here at once, one waits and then finds it done."""
+        self._database.create()
+        with self._database.engine.begin() as connection:
             current = self._version(connection)
             if current != self._head:
                 if current is not None:
-                    _back_up(self.path, current)
-                _migrate(connection, self._migrations, self._head)
+                    self._database.back_up(connection, current)
+                migrate(connection, self._migrations, self._head)
         self._ready = True
 
     def _version(self, connection: Connection) -> str | None:
-        """Return the file's schema version, None for an empty file. Raises LedgerError for one that this code does not know."""
-        tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars())
+        """Return the ledger's schema version, None for an empty database. Raises LedgerError for one that this code does not know."""
+        tables = sqlalchemy.inspect(connection).get_table_names()
         if not tables:
             return None
         if "alembic_version" not in tables:
-            raise LedgerError(f"{self.path} is a database, but no ledger.", "Move it away; the next run makes a new ledger.")
+            raise LedgerError(
+                f"{self.name} is a database, but no ledger.", "Move it away, or give the ledger a place of its own; the next run makes it."
+            )
         version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         if version not in self._known:
             raise LedgerError(
-                f"The ledger {self.path} was written by a newer pifleet.ops (schema {version}; this one knows up to {self._head}).",
+                f"The ledger {self.name} was written by a newer pifleet.ops (schema {version}; this one knows up to {self._head}).",
                 "Update the collection. Nothing was changed.",
             )
         return str(version)
@@ -103,21 +160,62 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlalchemy.exc.DBAPIError as error:
-            raise _explained(self.path, error) from error
-        except sqlite3.Error as error:
-            raise _explained(self.path, error) from error
+        except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
+            raise self._database.explained(error) from error
         except OSError as error:
-            raise LedgerError(f"The ledger {self.path} cannot be written: {error.strerror or error}.", _way_out(str(error))) from error
+            raise LedgerError(f"The ledger {self.name} cannot be written: {error.strerror or error}.", way_out(str(error))) from error
 
 
-def _engine(path: Path) -> Engine:
-    # NullPool: a connection lives as long as one transaction, so that none is inherited by a forked process (which SQLite forbids)
-    url = URL.create("sqlite", database=str(path))
-    engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, poolclass=NullPool)
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
+def database_at(place: Path | str, folder: Path | None = None) -> Database:
+    """Return the database at *place*. Raises LedgerError for a URL that names none."""
+    if isinstance(place, Path) or "://" not in place:
+        return Sqlite(Path(place))
+    try:
+        url = make_url(place)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise LedgerError(
+            "ledger_url is no URL.", "Give postgresql://USER@HOST/DATABASE, or sqlite:////absolute/path/of/ledger.db."
+        ) from error
+    if url.get_backend_name() == "sqlite" and url.database:
+        return Sqlite(Path(url.database))
+    # psycopg takes 50 ms to import, and most ledgers are files
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.postgres import Postgres
+
+    return Postgres.at(url, folder)
+
+
+class Sqlite:
+    """A file of the controller."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = str(path)
+        # NullPool: a connection lives as long as one transaction, so that none is inherited by a forked process (which SQLite forbids)
+        url = URL.create("sqlite", database=str(path))
+        self.engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, poolclass=NullPool)
+        event.listen(self.engine, "connect", _on_connect)
+        event.listen(self.engine, "begin", _on_begin)
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def create(self) -> None:
+        _create_private(self.path)
+
+    def back_up(self, connection: Connection, version: str) -> Path:
+        del connection  # it holds the write lock, so the file stands still; a reader of the rollback journal's mode may read beside it
+        source = f"{self.path.as_uri()}?mode=ro"
+        with (
+            new_backup(self.path, version) as copy,
+            closing(sqlite3.connect(source, uri=True)) as old,
+            closing(sqlite3.connect(copy)) as new,
+        ):
+            old.backup(new)
+        return final_name(copy)
+
+    def explained(self, error: BaseException) -> LedgerError:
+        said = str(getattr(error, "orig", None) or error)
+        return LedgerError(f"The ledger {self.path} cannot be used: {said}.", way_out(said, self.path))
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -127,7 +225,7 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('pifleet_begin', 'IMMEDIATE')}")
+    connection.exec_driver_sql(f"BEGIN {'DEFERRED' if connection.get_execution_options().get('pifleet_read') else 'IMMEDIATE'}")
 
 
 def _create_private(path: Path) -> None:
@@ -144,24 +242,26 @@ def _create_private(path: Path) -> None:
             place.chmod(mode)
 
 
-def _back_up(path: Path, version: str) -> Path:
-    """Copy the file beside itself before an upgrade, whole and durable, and return the copy's path."""
+@contextmanager
+def new_backup(path: Path, version: str) -> Iterator[Path]:
+    """Give an empty private file to write a backup of *path* into; at the end of the block it is durable beside *path*."""
     stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    copy = path.with_name(f"{path.name}.{version}-{stamp}.bak")
-    temporary = copy.with_suffix(".new")
+    temporary = path.with_name(f"{path.name}.{version}-{stamp}.new")
     _create_private(temporary)
-    # the caller holds the write lock, so the file stands still; a reader of the rollback journal's mode may read beside it
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as source, closing(sqlite3.connect(temporary)) as target:
-        source.backup(target)
+    yield temporary
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
-    os.replace(temporary, copy)
-    atomic_file.fsync_folder(copy.parent)
-    return copy
+    os.replace(temporary, final_name(temporary))
+    atomic_file.fsync_folder(path.parent)
 
 
-def _migrate(connection: Connection, migrations: Path, head: str) -> None:
-    # imported here: only a new or an old file needs it, and it costs as much as all the rest
+def final_name(temporary: Path) -> Path:
+    return temporary.with_suffix(".bak")
+
+
+def migrate(connection: Connection, migrations: Path, head: str) -> None:
+    """Bring what is behind *connection* to the schema *head*, in its transaction."""
+    # imported here: only a new or an old ledger needs it, and it costs as much as all the rest
     from alembic import command
     from alembic.config import Config
 
@@ -171,12 +271,8 @@ def _migrate(connection: Connection, migrations: Path, head: str) -> None:
     command.upgrade(config, head)
 
 
-def _explained(path: Path, error: Any) -> LedgerError:
-    said = str(getattr(error, "orig", None) or error)
-    return LedgerError(f"The ledger {path} cannot be used: {said}.", _way_out(said, path))
-
-
-def _way_out(said: str, path: Path | None = None) -> str:
+def way_out(said: str, path: Path | None = None) -> str:
+    """Return what to do about what SQLite or the operating system said."""
     text = said.lower()
     if "full" in text or "no space" in text or "quota" in text:
         return "Make room on the controller's disk and run again."

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import credentials
 
 from tests.support.controller import Controller
 
@@ -21,6 +22,7 @@ FETCH = """
         context: "{{ context | default('fleet') }}"
         server: "{{ server | default('https://192.0.2.10:6443') }}"
         src: "{{ src | default(fleet_root ~ '/k3s.yaml') }}"
+        credentials_sha256: "{{ digest | default('') }}"
       delegate_to: two
 """
 KEY = "VGhlIHNlY3JldCBrZXk="
@@ -54,6 +56,17 @@ def test_check_apply_check_apply(controller: Controller, config: Path) -> None:
     assert (data["current-context"], data["clusters"][0]["cluster"]["server"]) == ("fleet", "https://192.0.2.10:6443")
     assert data["users"][0]["user"]["client-key-data"] == KEY
     assert config.stat().st_mode & 0o777 == 0o600
+
+
+def test_credentials_that_are_there_already_are_not_asked_for(controller: Controller, config: Path) -> None:
+    controller.play(FETCH)
+    digest = credentials.digest(dict(zip(credentials.KEYS, ("Q0E=", "Q0VSVA==", KEY), strict=True)))
+    known = controller.play(FETCH, "-e", f"digest={digest}", "-e", "src=/nonexistent/k3s.yaml")
+    assert (known.rc, known.changed) == (0, 0), known.out
+    moved = controller.play(FETCH, "-e", f"digest={digest}", "-e", "src=/nonexistent/k3s.yaml", "-e", "server=https://192.0.2.20:6443")
+    assert (moved.rc, moved.changed) == (0, 1), moved.out
+    other = controller.play(FETCH, "-e", f"digest={'0' * 64}", "-e", "src=/nonexistent/k3s.yaml")
+    assert other.rc == 2
 
 
 def test_second_fleet_beside_the_first(controller: Controller, config: Path) -> None:

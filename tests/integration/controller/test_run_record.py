@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Run, Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
 
-from tests.support.controller import ROOT, Controller
+from tests.support.controller import ROOT, Controller, with_callback
 
 OPEN = """
 - name: Open the record
@@ -129,9 +129,51 @@ def test_run_that_fails_on_all_hosts_is_closed_as_failed(controller: Controller)
     assert run.ended_at
 
 
+# --- the gate ------------------------------------------------------------------------------------------------------------
+
+BROKEN = {
+    "cannot be made": "CallbackModule.__init__ = broken\n",
+    "fails inside at results": "CallbackModule._count = broken\n",
+    "fails at the start of tasks": "CallbackModule.v2_runner_on_start = _recorded(broken)\n",
+    "hears no results": "CallbackModule.v2_runner_on_ok = silent\n",
+    "hears no failures": "CallbackModule.v2_runner_on_failed = silent\n",
+    "hears nothing": "CallbackModule.v2_runner_on_start = CallbackModule.v2_runner_on_ok = silent\n",
+}
+_HOW = """
+def broken(self, *args, **kwargs):
+    raise RuntimeError("broken on purpose")
+
+
+def silent(self, *args, **kwargs):
+    pass
+
+
+"""
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_with_a_broken_callback_the_run_fails_at_the_gate(controller: Controller, how: str) -> None:
+    """The collection with another callback in its place: Ansible only warns of it."""
+    env = with_callback(controller.folder, _HOW + BROKEN[how])
+    played = controller.play(OPEN + WORK + CLOSE, "--limit", "one,two", "-e", "fails=two", env=env)
+    assert played.rc != 0
+    assert "The evidence of this run is missing: the callback pifleet.ops.evidence did not record it" in played.out
+    assert 'File "' not in played.out
+    (run,) = recorded(controller)
+    assert run.status == "failed"
+    if how in ("hears no failures", "hears nothing"):
+        checked = controller.play(OPEN + CLOSE, "--limit", "one", "--check", env=env)
+        assert (checked.rc != 0) == (how == "hears nothing"), "a check predicts it, as far as it can"
+
+
 def test_without_the_callback_it_is_said_and_the_next_run_reports(controller: Controller) -> None:
     (controller.folder / "ansible.cfg").write_text(f"[defaults]\ncollections_path = {ROOT}/.collections\n")
     disabled = {"ANSIBLE_CONFIG": str(controller.folder / "ansible.cfg")}
+    gate = controller.play(OPEN + CLOSE, "--limit", "one", env=disabled)
+    assert gate.rc != 0
+    assert "The evidence of this run is missing" in gate.out
+    assert [r.status for r in recorded(controller)] == ["failed"]
+    (controller.folder / ".pifleet" / "ledger.db").unlink()
     first = controller.play(OPEN + WORK + CLOSE, "-e", "fails=one", "--limit", "one", env=disabled)
     assert "callbacks_enabled = pifleet.ops.evidence" in first.out
     assert [r.status for r in recorded(controller)] == ["running"]
@@ -261,10 +303,13 @@ def test_ledger_that_cannot_be_used_is_told_with_the_way_out(controller: Control
 
 
 def test_wrong_arguments_are_told(controller: Controller) -> None:
-    for arguments in ("{state: noted}", "{state: begun}", "{state: opened, requester: me}"):
-        played = controller.play(f"- hosts: one\n  gather_facts: false\n  tasks:\n    - pifleet.ops.run_record: {arguments}\n")
-        assert played.rc != 0
-        played.assert_clear()
+    wrong = {"{state: noted}": "artifact", "{state: begun}": "value of state must be one of", "{state: opened, requester: me}": "requester"}
+    tasks = "".join(f"    - pifleet.ops.run_record: {arguments}\n      ignore_errors: true\n" for arguments in wrong)
+    played = controller.play(f"- hosts: one\n  gather_facts: false\n  tasks:\n{tasks}")
+    assert played.recap["one"]["ignored"] == len(wrong)
+    for says in wrong.values():
+        assert says in played.out
+    played.assert_clear()
 
 
 def test_playbook_of_an_installed_collection_records_in_the_current_directory(controller: Controller, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.fleet import BIN, ROOT, Fleet
+from tests.support.fleet import BIN, NO_STACKS, ROOT, Fleet
 
 Result = dict[str, Any]
 #: Runs a module of the collection on a host with these options and returns what it returned; a failure is a result too.
@@ -23,7 +24,7 @@ Module = Callable[..., Result]
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
     """The nodes of the lab, with a converged cluster. PIFLEET_TEST_INVENTORY names another lab than the shared one."""
-    lab = Fleet(Path(os.environ.get("PIFLEET_TEST_INVENTORY", ROOT / "inventory/lab")))
+    lab = Fleet(Path(os.environ.get("PIFLEET_TEST_INVENTORY", ROOT / "inventory/lab")), NO_STACKS)
     lab.up()
     lab.play().require()
     return lab
@@ -72,9 +73,8 @@ def worker(fleet: Fleet) -> str:
 
 
 @pytest.fixture
-def space(fleet: Fleet, server: str) -> Iterator[str]:
-    """The name of a namespace that does not exist, and is gone afterwards."""
-    name = "pifleet-test"
-    fleet.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
+def space(fleet: Fleet) -> Iterator[str]:
+    """The name of a namespace that does not exist; what a test makes of it goes in the background."""
+    name = f"pifleet-test-{uuid.uuid4().hex[:8]}"
     yield name
-    fleet.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=60s")
+    fleet.kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")

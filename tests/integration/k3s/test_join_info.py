@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -19,8 +22,8 @@ CONFIG = "/etc/rancher/k3s/config.yaml"
 TLS = "/var/lib/rancher/k3s/server/tls"
 
 
-@pytest.fixture
-def agent(fleet: Fleet, module: Module, worker: str) -> Iterator[str]:
+@contextmanager
+def harmed(fleet: Fleet, module: Module, worker: str) -> Iterator[str]:
     """A worker whose agent a test may harm: it is back, and ready, afterwards."""
     fleet.sh(worker, "rm -rf /run/kept && cp -a /etc/rancher/k3s /run/kept")
     yield worker
@@ -28,6 +31,12 @@ def agent(fleet: Fleet, module: Module, worker: str) -> Iterator[str]:
         worker, "rm -rf /etc/rancher/k3s && cp -a /run/kept /etc/rancher/k3s && rm -rf /run/kept && systemctl restart --no-block k3s-agent"
     )
     assert look(module, worker, timeout=90)["state"] == "ready"
+
+
+@pytest.fixture
+def agent(fleet: Fleet, module: Module, worker: str) -> Iterator[str]:
+    with harmed(fleet, module, worker):
+        yield worker
 
 
 def look(module: Module, host: str, role: str = "agent", **options: Any) -> dict[str, Any]:
@@ -66,17 +75,67 @@ def test_a_restart_that_is_only_queued_is_not_the_old_ready(fleet: Fleet, module
         fleet.sh(agent, f"rm -rf {folder} /run/go && systemctl daemon-reload")
 
 
-def test_a_node_password_that_is_not_the_clusters(fleet: Fleet, module: Module, agent: str) -> None:
-    """site.yml would see it before and rebuild the node: this is what k3s says where a node is started by hand."""
-    path = "/etc/rancher/node/password"
-    fleet.sh(agent, f"cp -p {path} /run/password && echo 0123456789abcdef >{path} && systemctl restart --no-block k3s-agent")
-    try:
-        found = look(module, agent, timeout=60)
-        assert found["state"] == "node_password_rejected", found
-        assert "rejected" in found["evidence"].lower()
-        assert "0123456789abcdef" not in str(found)
-    finally:
-        fleet.sh(agent, f"mv /run/password {path}")
+PASSWORD = "/etc/rancher/node/password"
+DATA = "/var/lib/rancher/k3s/agent"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """*harm* and *mend*: shell scripts on the worker; *options* of the module; *says*: part of hint and evidence."""
+
+    state: str
+    harm: str
+    mend: str
+    says: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+FAULTS = (
+    # site.yml would see it before and rebuild the node: this is what k3s says where a node is started by hand
+    Fault(
+        "node_password_rejected",
+        f"cp -p {PASSWORD} /run/password && echo 0123456789abcdef >{PASSWORD} && systemctl restart --no-block k3s-agent",
+        f"mv /run/password {PASSWORD}",
+        "rejected",
+    ),
+    Fault(
+        "no_default_route",
+        f"sed -i /^node-ip/d {CONFIG} && ip route save default >/run/route && ip route del default && "
+        "systemctl restart --no-block k3s-agent",
+        "ip route restore </run/route",
+        "gateway",
+    ),
+    # the data folder is a file system of one megabyte, full
+    Fault(
+        "disk_pressure",
+        f"systemctl stop k3s-agent && mount -t tmpfs -o size=1m tmpfs {DATA} && (head -c 2M /dev/zero >{DATA}/ballast || true) && "
+        "systemctl start --no-block k3s-agent",
+        f"systemctl stop k3s-agent && umount {DATA}",
+        DATA,
+        {"data_dir": DATA},
+    ),
+)
+
+
+def found_with(fleet: Fleet, module: Module, worker: str, fault: Fault) -> dict[str, Any]:
+    """What the module says of the worker with this fault; the worker is ready again afterwards."""
+    with harmed(fleet, module, worker):
+        fleet.sh(worker, fault.harm)
+        try:
+            return look(module, worker, timeout=60, **fault.options)
+        finally:
+            fleet.sh(worker, fault.mend)
+
+
+def test_causes_are_told_before_the_time_is_over(fleet: Fleet, module: Module) -> None:
+    """One fault on each worker, side by side."""
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda pair: found_with(fleet, module, *pair), zip(fleet.workers, FAULTS, strict=True)))
+    assert [seen["state"] for seen in found] == [fault.state for fault in FAULTS], found
+    for fault, seen in zip(FAULTS, found, strict=True):
+        assert seen["waited"] < 45, fault.state
+        assert fault.says in f"{seen['hint']} {seen['evidence']}".lower(), seen
+    assert "0123456789abcdef" not in str(found)
 
 
 def test_a_failure_of_an_earlier_start_is_history(fleet: Fleet, module: Module, agent: str) -> None:
@@ -98,35 +157,6 @@ def test_a_failure_of_an_earlier_start_is_history(fleet: Fleet, module: Module, 
         seen.add(look(module, agent)["state"])
     assert seen <= {"starting", "ready"}
     assert "ready" in seen
-
-
-def test_no_default_route(fleet: Fleet, module: Module, agent: str) -> None:
-    gateway = fleet.sh(agent, "ip -4 route show default").split()[2]
-    fleet.sh(agent, f"sed -i /^node-ip/d {CONFIG} && ip route del default && systemctl restart --no-block k3s-agent")
-    try:
-        found = look(module, agent, timeout=60)
-        assert found["state"] == "no_default_route"
-        assert found["waited"] < 45
-        assert "gateway" in found["hint"]
-    finally:
-        fleet.sh(agent, f"ip route add default via {gateway}")
-
-
-def test_disk_pressure(fleet: Fleet, module: Module, agent: str) -> None:
-    """The data folder is a file system of one megabyte, full."""
-    data = "/var/lib/rancher/k3s/agent"
-    fleet.sh(
-        agent,
-        f"systemctl stop k3s-agent && mount -t tmpfs -o size=1m tmpfs {data} && "
-        f"(head -c 2M /dev/zero >{data}/ballast || true) && systemctl start --no-block k3s-agent",
-    )
-    try:
-        found = look(module, agent, timeout=60, data_dir=data)
-        assert found["state"] == "disk_pressure"
-        assert found["waited"] < 60
-        assert data in found["hint"]
-    finally:
-        fleet.sh(agent, f"systemctl stop k3s-agent && umount {data}")
 
 
 #: Answers /cacerts as a k3s server does, with a certificate of the cluster's own CA that is valid from tomorrow.

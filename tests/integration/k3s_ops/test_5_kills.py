@@ -10,7 +10,7 @@ from tests.integration.k3s_ops.conftest import NEW, Ops, kill_after
 pytestmark = pytest.mark.full
 UPGRADE = [
     "Take a snapshot",
-    "Copy the binary",
+    "Copy the release",
     "Take the node out of service",
     "Install the server and start it",
     "Wait until the server is up",

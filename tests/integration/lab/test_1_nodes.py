@@ -98,6 +98,19 @@ class TestNodes:
         assert "1 of them started now" in lab("up").stderr
         assert on("two.lab", "ls", "/etc/trace") == "/etc/trace"
 
+    def test_an_engine_runs_once_it_is_started_and_takes_the_lab_s_images(self) -> None:
+        said = lab("load-images", "two.lab", rc=1).stderr
+        assert "systemctl start docker" in said
+        assert "Traceback" not in said
+        on("two.lab", "systemctl", "start", "docker")
+        lab("load-images", "two.lab")
+        run = ("docker", "run", "--rm", "pifleet/lab-app:1", "read", "/version")
+        assert on("two.lab", *run) == "1"
+        lab("load-images", "two.lab", "--archive", "other")
+        assert on("two.lab", *run) == "1 made anew"
+        lab("load-images", "two.lab", "--as", "docker.io/library/caddy:2")
+        assert on("two.lab", "docker", "run", "--rm", "caddy:2", "read", "/version") == "docker.io/library/caddy:2"
+
     def test_status_for_programs(self) -> None:
         told = json.loads(lab("status", "--json").stdout)
         mine = {row["node"]: row["state"] for row in told["nodes"] if row["fleet"] == "lab-nodes"}

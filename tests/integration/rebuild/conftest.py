@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import ROOT, Fleet, Run
+from tests.support.fleet import NO_STACKS, ROOT, Fleet, Run
 
 ACCEPT = ("-e", "rebuild_accept_new_host_key=true")
 LEDGER = ROOT / ".pifleet" / "ledger.db"
@@ -69,8 +69,8 @@ class Rebuilt(Fleet):
         """Another card: new disk, host key, machine id and node password; neither the cluster nor the controller was told."""
         self.wipe(node or self.node, stale_host_key=True)
 
-    def apply(self, text: str) -> None:
-        self.sh(self.servers[0], f"cat <<'END' | k3s kubectl apply -f - >/dev/null\n{text}\nEND")
+    def apply(self, text: str, *options: str) -> None:
+        self.sh(self.servers[0], f"cat <<'END' | k3s kubectl apply {' '.join(options)} -f - >/dev/null\n{text}\nEND")
 
     def pods(self, server: str | None = None) -> dict[str, tuple[str, str, bool, int]]:
         """(uid, node, ready, restarts) of each pod, by namespace/name."""
@@ -115,7 +115,7 @@ def steps_of(node: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Rebuilt]:
     """The four nodes of inventory/lab, with a converged cluster and workloads. The reports that the tests leave are removed."""
-    lab = Rebuilt(ROOT / os.environ.get("PIFLEET_TEST_INVENTORY", "inventory/lab"))
+    lab = Rebuilt(ROOT / os.environ.get("PIFLEET_TEST_INVENTORY", "inventory/lab"), NO_STACKS)
     before = set(REVIEWS.glob("rebuild-*.md"))
     lab.up()
     lab.play().require()

@@ -17,7 +17,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds impor
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, verify
 
-from tests.integration.rebuild.conftest import LEDGER, ROOT, Rebuilt, rows, steps_of
+from tests.integration.rebuild.conftest import ACCEPT, LEDGER, ROOT, Rebuilt, rows, steps_of
 
 
 def fingerprint(fleet: Rebuilt, node: str) -> str:
@@ -36,7 +36,7 @@ def test_a_healthy_node_is_left_alone(fleet: Rebuilt) -> None:
 
 
 def test_a_stopped_node_is_started_and_nothing_is_deleted(fleet: Rebuilt) -> None:
-    uid = fleet.nodes()[fleet.node]["metadata"]["uid"]
+    uid, begun = fleet.nodes()[fleet.node]["metadata"]["uid"], rows("SELECT id FROM rebuilds WHERE host = ?", fleet.node)
     fleet.sh(fleet.node, "systemctl stop k3s-agent")
     check = fleet.rebuild("--check").require()
     run = fleet.rebuild().require()
@@ -44,7 +44,7 @@ def test_a_stopped_node_is_started_and_nothing_is_deleted(fleet: Rebuilt) -> Non
     assert {task.rsplit(" : ")[-1] for _host, task in run.changed} == {"Install the agent and start it"}
     assert "is down and still holds what it joined with" in run.output
     assert fleet.nodes()[fleet.node]["metadata"]["uid"] == uid
-    assert not [r for r in rows("SELECT status FROM rebuilds WHERE host = ?", fleet.node) if r["status"] != "succeeded"]
+    assert rows("SELECT id FROM rebuilds WHERE host = ?", fleet.node) == begun
     fleet.settled()
 
 
@@ -60,8 +60,9 @@ def test_without_permission_for_the_new_host_key_nothing_is_touched(fleet: Rebui
     (failure,) = run.failures[-1:]
     assert old in failure["msg"] and new in failure["msg"]
     assert "rebuild_accept_new_host_key=true" in failure["msg"]
-    # it holds up nobody else
-    whole = fleet.play()
+    assert f"--limit {fleet.node}" in failure["msg"]
+    # a permission that names no node is none: it would be one for every node of the fleet. And it holds up nobody else
+    whole = fleet.play(*ACCEPT)
     assert whole.rc != 0
     assert {t["host"] for t in whole.failures if not t.get("ignored")} == {fleet.node}
     assert {t["host"] for t in whole.of("Prepare the") + whole.of("Bring the operating system")} == set(fleet.others)
@@ -120,6 +121,11 @@ def test_a_swapped_node_is_back_by_one_command(fleet: Rebuilt, known_hosts: Call
     """Still the swapped node. What others had put on its Node is put back too."""
     fleet.kubectl("label", "node", fleet.node, "shelf=attic", "--overwrite")
     fleet.kubectl("taint", "node", fleet.node, "shelf=attic:PreferNoSchedule", "--overwrite")
+    fleet.kubectl("cordon", fleet.node)
+    # what an earlier run applied, and the inventory does not say any more, is no operator's
+    applied = {"node-role.kubernetes.io/worker": "true", "shelf.inventory": "cellar"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": fleet.node, "labels": applied}}
+    fleet.apply(json.dumps(node), "--server-side", "--field-manager=pifleet")
     fleet_label = {"node-role.kubernetes.io/worker": "true", "shelf": "attic"}
     units, pods, entries = fleet.invocations(fleet.others), fleet.pods(), known_hosts().splitlines()
     old = fleet.nodes()[fleet.node]
@@ -137,6 +143,8 @@ def test_a_swapped_node_is_back_by_one_command(fleet: Rebuilt, known_hosts: Call
     assert new["status"]["nodeInfo"]["machineID"] != old["status"]["nodeInfo"]["machineID"]
     assert fleet_label.items() <= new["metadata"]["labels"].items()
     assert {"key": "shelf", "value": "attic", "effect": "PreferNoSchedule"} in new["spec"]["taints"]
+    assert "shelf.inventory" not in new["metadata"]["labels"]
+    assert new["spec"]["unschedulable"], "an operator's cordon is an operator's to lift"
     # workloads on it again; elsewhere no unit and no pod was restarted
     now = fleet.settled()
     mine = {name.split("/")[1].split("-")[0] for name, (_uid, node, _ready, _restarts) in now.items() if node == fleet.node}
@@ -153,6 +161,7 @@ def test_a_swapped_node_is_back_by_one_command(fleet: Rebuilt, known_hosts: Call
     assert len(foreign) == len(fleet.others)
     again = fleet.play().require()
     assert again.changed == set()
+    fleet.kubectl("uncordon", fleet.node)
     fleet.kubectl("taint", "node", fleet.node, "shelf-")
     fleet.kubectl("label", "node", fleet.node, "shelf-")
 

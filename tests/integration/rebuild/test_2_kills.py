@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
@@ -51,3 +52,23 @@ def test_the_same_command_goes_on(fleet: Rebuilt, step: str) -> None:
     assert verify(record) == []
     fleet.settled()
     assert fleet.rebuild().require().changed == set()
+
+
+def test_a_node_that_came_back_otherwise_is_not_resumed(fleet: Rebuilt, tmp_path: Path) -> None:
+    """A rebuild is cut off after the retirement, and somebody brings the node back without its record."""
+    fleet.settled()
+    fleet.swap()
+    begun = len(rows("SELECT id FROM rebuilds WHERE host = ?", fleet.node))
+    process = fleet.start("site.yml", "--limit", fleet.node, *ACCEPT)
+    wait_for_step(process, fleet.node, "prepare", begun)
+    process.kill()
+    fleet.rebuild("-e", f"fleet_root={tmp_path}").require()  # which has a ledger of its own
+
+    run = fleet.rebuild().require()
+
+    assert run.changed == set()
+    assert "did not bring it back" in run.output
+    record = Rebuilds(Store(LEDGER)).of_host(fleet.node)[-1]
+    assert (record.status, len(record.attempts)) == ("abandoned", 1)
+    assert "did not bring it back" not in fleet.rebuild().require().output
+    fleet.settled()

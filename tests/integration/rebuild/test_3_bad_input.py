@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timezone
 
 import pytest
 
-from tests.integration.rebuild.conftest import ACCEPT, Rebuilt, rows
+from tests.integration.rebuild.conftest import ACCEPT, LEDGER, Rebuilt, rows
+from tests.support.fleet import Process
 
 
 @pytest.mark.parametrize("args", [(), ("-e", "node=pi-cluster-9.local")])
@@ -76,13 +82,54 @@ def test_a_node_that_is_alive_elsewhere_is_never_retired(swapped: Rebuilt) -> No
         address(own)
 
 
-def test_over_budget_it_is_done_and_fails(swapped: Rebuilt) -> None:
-    """The wrapper, on the node that is still swapped."""
-    run = swapped.play("-e", f"node={swapped.node}", *ACCEPT, "-e", "rebuild_budget_minutes=0.01", playbook="playbooks/rebuild.yml")
+def test_a_node_that_comes_back_meanwhile_is_not_retired(swapped: Rebuilt) -> None:
+    """Its kubelet reports after the cluster was asked and before the Node goes: a lock on the ledger holds the run in between."""
+    node = swapped.node
+    uid = swapped.nodes()[node]["metadata"]["uid"]
+    process = swapped.start("site.yml", "--limit", node, *ACCEPT)
+    until(lambda: came_to("Open the run's record", process), process)
+    with closing(sqlite3.connect(LEDGER, timeout=30)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        until(lambda: came_to("Ask the cluster what it knows", process), process)
+        alive = json.dumps({"spec": {"renewTime": datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}})
+        swapped.kubectl("-n", "kube-node-lease", "patch", "lease", node, "--type=merge", f"--patch='{alive}'")
+        db.rollback()
+    run = process.wait(300)
     assert run.rc != 0
+    assert run.changed == set()
+    assert f"{node} came back" in run.failures[-1]["msg"]
+    assert "It was not removed" in run.failures[-1]["msg"]
+    assert swapped.nodes()[node]["metadata"]["uid"] == uid
+    assert not swapped.nodes()[node]["spec"].get("unschedulable")
+
+
+def came_to(task: str, process: Process) -> bool:
+    """Whether *process* has the result of a task."""
+    return any(task in result["task"] for result in process.results())
+
+
+def until(holds: Callable[[], bool], process: Process) -> None:
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline and process.process.poll() is None, process.log.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+def answer_of_stack(fleet: Rebuilt) -> str:
+    """What the lab's stack hello says on the node, empty where it says nothing."""
+    return fleet.sh(fleet.node, "curl -s --max-time 5 http://127.0.0.1:8080/version", check=False).strip()
+
+
+def test_over_budget_it_is_done_and_fails(swapped: Rebuilt) -> None:
+    """The wrapper, on the node that is still swapped. The stack that the node has comes back with it, and only then it fails."""
+    arguments = ("-e", f"node={swapped.node}", *ACCEPT, "-e", "stacks_enabled=true")
+    assert answer_of_stack(swapped) == ""
+    run = swapped.play(*arguments, "-e", "rebuild_budget_minutes=0.01", playbook="playbooks/rebuild.yml")
+    assert run.rc != 0
+    assert answer_of_stack(swapped) == "1"
     assert "0.01 allowed" in run.failures[-1]["msg"]
     assert swapped.ready() == set(swapped.hosts)
     assert {t["host"] for t in run.tasks if t["changed"]} == {swapped.node}
     assert rows("SELECT status FROM rebuilds WHERE host = ? ORDER BY started_at DESC LIMIT 1", swapped.node) == [{"status": "succeeded"}]
     swapped.settled()
-    assert swapped.play("-e", f"node={swapped.node}", playbook="playbooks/rebuild.yml").require().changed == set()
+    assert swapped.play(*arguments, playbook="playbooks/rebuild.yml").require().changed == set()

@@ -62,9 +62,19 @@ def test_an_only_server_that_lost_its_data_starts_no_second_cluster(converged: F
     assert "playbooks/restore.yml -e snapshot=latest" in run.output
 
 
+def test_a_rebuild_begins_no_cluster(fleet: Fleet) -> None:
+    """The only server is asked for, and no node remembers a cluster."""
+    fleet.wipe()
+    for args in (("--limit", fleet.servers[0], "--tags", "rebuild"), ("-e", f"node={fleet.servers[0]}")):
+        run = fleet.play(*args, playbook="site.yml" if "--limit" in args else "playbooks/rebuild.yml")
+        assert run.rc != 0
+        assert run.changed == set()
+        assert "No server of the inventory holds a cluster" in run.failures[-1]["msg"]
+
+
 @pytest.mark.parametrize("limit", ["workers", "pi-cluster-4.local"])
 def test_a_limit_without_the_first_server_never_starts_a_cluster(fleet: Fleet, limit: str) -> None:
-    fleet.wipe()
+    """On the nodes of the test before, which have nothing on them."""
     run = fleet.play("--limit", limit)
     assert run.rc != 0
     assert run.changed == set()

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.integration.site.conftest import altered
 from tests.support.fleet import ROOT, Fleet
 
 NOTHING_INSTALLED = "ls -d /etc/systemd/system/k3s* /usr/local/bin/k3s /etc/rancher 2>/dev/null || true"
@@ -25,17 +25,6 @@ def test_an_unreachable_node_does_not_stop_the_others(converged: Fleet) -> None:
         assert {t["host"] for t in run.of("Install the")} == set(converged.hosts) - {worker}
     finally:
         converged.sh(worker, "systemctl start ssh.socket ssh.service || systemctl start ssh")
-
-
-def inventory_with(tmp_path: Path, fleet: Fleet, change) -> Path:
-    """A copy of the lab's inventory with *change* made to its hosts."""
-    copy = tmp_path / "inventory" / fleet.inventory.name
-    shutil.copytree(fleet.inventory, copy)
-    (tmp_path / ".pifleet").symlink_to(ROOT / ".pifleet")
-    hosts = yaml.safe_load((copy / "hosts.yml").read_text())
-    change(hosts["all"]["children"]["k3s_cluster"]["children"])
-    (copy / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    return copy
 
 
 def move_to_servers(groups) -> None:
@@ -58,7 +47,7 @@ def same_address(groups) -> None:
     ("change", "says"), [(move_to_servers, "even"), (empty_servers, "control_plane"), (same_address, "address")], ids=lambda v: str(v)
 )
 def test_an_inventory_that_cannot_work_is_refused_before_any_connection(fleet: Fleet, tmp_path: Path, change, says: str) -> None:
-    bad = Fleet(inventory_with(tmp_path, fleet, change))
+    bad = altered(fleet, tmp_path, change)
     run = bad.play()
     assert run.rc != 0
     assert says in run.output
@@ -110,7 +99,7 @@ def test_a_full_disk_is_refused(fleet: Fleet, fresh_worker: str, tmp_path: Path)
         groups["workers"]["hosts"][fresh_worker]["k3s_data_dir"] = "/srv/small/k3s"
 
     fleet.sh(fresh_worker, "mkdir -p /srv/small && mount -t tmpfs -o size=20m tmpfs /srv/small")
-    run = Fleet(inventory_with(tmp_path, fleet, on_a_small_disk)).play("--limit", fresh_worker)
+    run = altered(fleet, tmp_path, on_a_small_disk).play("--limit", fresh_worker)
     assert run.rc == 2
     assert "MB free" in run.failures[-1]["msg"]
     assert fleet.sh(fresh_worker, NOTHING_INSTALLED) == ""
@@ -136,7 +125,7 @@ def test_a_worker_cannot_become_a_server_by_moving_it_in_the_inventory(converged
         move_to_servers(groups)
 
     worker = sorted(converged.workers)[0]
-    moved = Fleet(inventory_with(tmp_path, converged, swap))
+    moved = altered(converged, tmp_path, swap)
     run = moved.play("--limit", worker)
     assert run.rc == 2
     assert "runs k3s as agent" in run.failures[-1]["msg"]

@@ -13,12 +13,12 @@ import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import gate
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import snapshot as at
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.apply import Applier
-from ansible_collections.pifleet.ops.plugins.module_utils._base_os.apt import Apt
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.hosts_file import HostEntry
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.local_host import LocalHost
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.plan import make_plan
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.snapshot import Desired, take
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
+from ansible_collections.pifleet.ops.plugins.module_utils._common.apt import Apt
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import CommandError, Completed
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
@@ -323,6 +323,12 @@ def test_lists_are_updated_only_when_they_are_too_old() -> None:
     stale = Scripted((100, "E: Unable to locate package curl"), (0, ""), (0, ""))
     apt(stale).install(["curl"])
     assert stale.ran == ["install", "update", "install"]
+
+
+def test_what_apt_said_is_scrubbed() -> None:
+    with pytest.raises(CommandError) as failed:
+        apt(Scripted((100, "E: Failed to fetch https://me:s3cr3t-t0ken@mirror/x  401  Unauthorized"))).install(["curl"])
+    assert "s3cr3t" not in str(failed.value) and "mirror" in str(failed.value)
 
 
 def test_a_lock_is_waited_for_and_its_holder_named_when_it_stays() -> None:

@@ -106,6 +106,7 @@ def test_a_pi_5() -> None:
         "swap": {"total_mb": 2047, "kinds": ("zram",)},
         "disk": {"/": {"total_mb": 30_000, "free_mb": 20_000}, "/var/lib/rancher/k3s": {"total_mb": 30_000, "free_mb": 20_000}},
         "init": True,
+        "stacks": False,
     }
     assert k3s == {
         "role": None,
@@ -120,6 +121,7 @@ def test_a_pi_5() -> None:
         "config_present": False,
         "node_name": "",
         "node_password": False,
+        "token": False,
         "ports_in_use": {},
     }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import fstab
-from ansible_collections.pifleet.ops.plugins.module_utils._base_os.dpkg import package_state
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.hosts_file import BEGIN, END, HostEntry, with_block
+from ansible_collections.pifleet.ops.plugins.module_utils._common.dpkg import package_state
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -44,6 +44,20 @@ def test_checks_on_the_lab_run_one_at_a_time(tmp_path: Path) -> None:
     assert [o.rc for o in outcomes] == [0, 0]
 
 
+def test_the_lab_is_never_left_waiting_for_what_could_run_later() -> None:
+    plain, first, second = python("plain", ""), python("first", "", lab=True), python("second", "", lab=True)
+    assert checks.ready([plain, first, second], set(), []) == [first, plain]
+    assert checks.ready([plain, second], set(), [first]) == [plain]
+
+
+def test_nothing_runs_beside_a_measurement() -> None:
+    plain, other, measures = python("plain", ""), python("other", ""), Check("measures", (), alone=True)
+    assert checks.ready([plain, measures, other], set(), []) == [plain, other]
+    assert checks.ready([measures], set(), [plain]) == []
+    assert checks.ready([measures, plain], set(), []) == [measures]
+    assert checks.ready([plain], set(), [measures]) == []
+
+
 def test_a_check_that_does_not_end_is_killed_with_its_children(tmp_path: Path) -> None:
     note = tmp_path / "child"
     code = f"import pathlib, subprocess as s; p = s.Popen(['sleep', '60']); pathlib.Path({str(note)!r}).write_text(str(p.pid)); p.wait()"
@@ -80,6 +94,12 @@ def test_every_need_of_the_suites_exists() -> None:
         names = {c.name for c in suite}
         assert len(names) == len(suite)
         assert all(set(c.needs) <= names for c in suite)
+
+
+def test_all_code_of_the_controller_is_typed() -> None:
+    (mypy,) = (check for check in checks.suite("fast") if check.name == "mypy")
+    for kind in ("action", "callback", "module_utils", "plugin_utils"):
+        assert f"ansible_collections.pifleet.ops.plugins.{kind}" in mypy.argv
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
-from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import CommandError, check, run
+from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import CommandError, Completed, check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import Change, as_diff, digest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
 from hypothesis import given
@@ -112,3 +112,9 @@ def test_a_digest_is_of_the_content_alone():
     plan = [Change("file", "/a", "missing", "", "x")]
     assert digest(plan) == digest(list(plan)) != digest([*plan, *plan])
     assert as_diff(plan)[0]["after"] == "x\n"
+
+
+def test_what_a_failed_command_said_is_scrubbed():
+    with pytest.raises(CommandError) as failed:
+        check(Completed(("tool", "--token=s3cr3t-t0ken"), 1, "", "denied for https://me:s3cr3t-t0ken@host\npassword: s3cr3t-t0ken"))
+    assert "s3cr3t" not in str(failed.value) and "denied" in str(failed.value)

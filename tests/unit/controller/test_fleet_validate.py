@@ -59,7 +59,12 @@ FOUR = fleet({"pi-1.local": {}}, {f"pi-{n}.local": {} for n in (2, 3, 4)})
         fleet({"a": {}}, {"b": {}}, k3s_server_config={"cluster-cidr": "10.50.0.0/16,2001:db8:42::/56"}),
         fleet({"a": {}}, {"b": {}}, somebody_elses="x", k3sup_version="x"),
         fleet({"pi.a": {}}, {"pi.b": {}}, base_os_manage_hostname=False),
+        fleet({"a": {}}, {"b": {}}, stacks_address_pools=[{"base": "fd00:213::/48", "size": 64}, {"base": "10.213.0.0/16", "size": 24}]),
         fleet({"a": {}}, {"b": {}}, k3s_artifact_dir=str(ROOT)),
+        fleet(
+            {"a": {"k3s_extra_env": {"A_1": "x", "B": 1}, "k3s_server_config": {"tls-san": ["x"]}}},
+            {"b": {"k3s_server_config": {"token": "x"}}},
+        ),
     ],
 )
 def test_fleet_that_can_work_is_not_refused(good: Fleet) -> None:
@@ -115,8 +120,39 @@ BAD = [
     (fleet({"a": {}}, k3s_server_config={"cluster-cidr": "10.43.128.0/17"}), ["10.43.128.0/17 and 10.43.0.0/16 overlap"]),
     (fleet({"a": {}}, k3s_server_config={"service-cidr": "10.43.0.1/16"}), ["service-cidr: is '10.43.0.1/16', which is no network"]),
     (fleet({"a": {"ansible_host": "10.42.0.5"}}, {"b": {}}), ["[a] k3s_server_config: cluster-cidr: 10.42.0.0/16 holds the addresses"]),
+    (
+        fleet({"a": {"ansible_host": "10.213.4.5"}}, {"b": {}}),
+        ["[a,b] stacks_address_pools: has 10.213.0.0/16, which holds the node's address"],
+    ),
+    (
+        fleet({"a": {}}, {"b": {"stacks_address_pools": [{"base": "10.40.0.0/13", "size": 24}]}}),
+        ["[b] stacks_address_pools: has 10.40.0.0/13, which holds k3s' network 10.42.0.0/16"],
+    ),
+    (fleet({"a": {"stacks_address_pools": [{"base": "home", "size": 24}]}}), ["stacks_address_pools: has 'home', which is no network"]),
+    (
+        fleet({"a": {}}, {"b": {}}, stacks_repository="https://me:s3cr3t@host/x.git"),
+        ["[a,b] stacks_repository: holds a password. Put it into stacks_repository_token"],
+    ),
+    (
+        fleet({"a": {}}, stacks_repository="http://host/x.git", stacks_repository_token="s3cr3t"),
+        ["[a] stacks_repository: is no https URL, and its token would be sent for all to read. Write it with https"],
+    ),
+    (fleet({"a": {"stacks_revision": "--upload-pack=x"}}), ["[a] stacks_revision: is '--upload-pack=x'. Set it to a branch"]),
+    (fleet({"a": {"stacks_folder": "../stacks"}}), ["[a] stacks_folder: is '../stacks'. Write the folder as seen from"]),
+    (fleet({"a": {"stacks_artifact_dir": "/nonexistent"}}), ["[a] stacks_artifact_dir: is /nonexistent, which is no folder"]),
+    (fleet({"a": {"stacks_timer_intervall": 5}}), ["stacks_timer_intervall", "Did you mean stacks_timer_interval?"]),
     (fleet({"a": {"k3s_server_config": {"cluster-cidr": "10.99.0.0/16"}}, "b": {}, "c": {}}), ["cluster-cidr: differs among the servers"]),
     (fleet({"a": {}}, k3s_node_taints=["NoSchedule"]), ["[a] k3s_node_taints: has 'NoSchedule', which is no taint"]),
+    (
+        fleet({"a": {}, "b": {}, "c": {}}, {"d": {}}, k3s_server_config={"agent-token": "secret", "tls-san": ["x"]}),
+        ["[a,b,c] k3s_server_config: agent-token: is set by the collection", "Use k3s_agent_token instead."],
+    ),
+    (
+        fleet({"a": {}}, {"b": {"k3s_agent_config": {"data-dir": "/x"}}}),
+        ["[b] k3s_agent_config: data-dir: is set by the collection", "Use k3s_data_dir instead."],
+    ),
+    (fleet({"a": {"k3s_extra_env": {"A-B": "secret"}}}), ["[a] k3s_extra_env: has A-B, which", "letters, digits and _"]),
+    (fleet({"a": {"k3s_extra_env": {"A": "x\ny"}}}), ["[a] k3s_extra_env: has A, which", "a value has one line"]),
     (fleet({"a": {}}, k3s_artifact_dir="/nonexistent"), ["[a] k3s_artifact_dir: is /nonexistent, which is no folder"]),
     (fleet({"a": {}}, k3s_join_timeout="soon"), ["[a] k3s_join_timeout: is refused", "convert to int", "(type int)"]),
     (fleet({"a": {}}, k3s_node_labels="a=b,c"), ["k3s_node_labels: is refused"]),

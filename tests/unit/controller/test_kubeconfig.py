@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import credentials
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _kubeconfig
 from ansible_collections.pifleet.ops.plugins.plugin_utils._kubeconfig import Fetched, KubeconfigError, merge, parse_fetched, replace_file
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,6 +46,7 @@ users:
     client-certificate-data: Q0VSVA==
     client-key-data: {KEY}
 """
+ROTATED = K3S.replace("Q0VSVA==", "TkVXIENFUlQ=")
 OTHERS = """\
 apiVersion: v1
 kind: Config
@@ -233,6 +235,7 @@ entries = st.lists(st.tuples(names, values), max_size=3, unique_by=lambda e: e[0
 
 @settings(deadline=None, max_examples=60)
 @given(entries, entries, entries, st.one_of(st.none(), names), st.dictionaries(st.text("uvw", min_size=1, max_size=3), values, max_size=3))
+@example([], [], [("a", "\x85")], None, {})
 def test_nothing_of_others_is_ever_changed(clusters, users, contexts, current, unknown) -> None:  # type: ignore[no-untyped-def]
     data = {
         "clusters": [{"name": n, "cluster": v} for n, v in clusters],
@@ -348,3 +351,28 @@ def test_lock_of_a_killed_run_is_taken_over(tmp_path: Path, fetched: Fetched) ->
     assert apply(path, fetched).changed
     assert time.monotonic() - started < 2
     assert os.listdir(tmp_path) == ["config"]
+
+
+def test_credentials_that_the_controller_has_are_known_by_their_digest(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    digest = credentials.digest_of_file(K3S)
+    assert _kubeconfig.held(path, "fleet", digest) is None, "there is no file yet"
+    path.write_text(merge(OTHERS, "config", parse_fetched(K3S, "k3s.yaml"), "fleet", SERVER).text)
+    held = _kubeconfig.held(path, "fleet", digest)
+    assert held is not None
+    assert not merge(path.read_text(), "config", held, "fleet", SERVER).changed
+    assert merge(path.read_text(), "config", held, "fleet", "https://192.0.2.20:6443").changed, "its address is another matter"
+    for other in (credentials.digest_of_file(ROTATED), credentials.digest_of_file(""), "0" * 64):
+        assert _kubeconfig.held(path, "fleet", other) is None
+    assert _kubeconfig.held(path, "work", digest) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", K3S.replace("client-key-data", "token"), K3S + K3S, K3S.replace(KEY, "")])
+def test_what_is_no_kubeconfig_of_k3s_has_no_digest(text: str) -> None:
+    assert credentials.digest_of_file(text) == ""
+
+
+def test_the_digest_is_of_all_credentials() -> None:
+    whole = dict(zip(credentials.KEYS, "abc", strict=True))
+    assert len({credentials.digest(whole | {key: "z"}) for key in credentials.KEYS} | {credentials.digest(whole)}) == 4
+    assert credentials.digest(dict(list(whole.items())[1:])) == ""

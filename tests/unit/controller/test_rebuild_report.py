@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned
 from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import (
     NEEDED,
     STEPS,
@@ -17,7 +18,6 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import
     Attempt,
     Rebuild,
     Step,
-    cleaned,
     from_json,
     merged,
     to_json,

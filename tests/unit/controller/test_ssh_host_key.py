@@ -235,6 +235,15 @@ class Answers:
         return Completed(tuple(argv), self.rc, self.stdout, "it said no")
 
 
+def test_ssh_keygen_is_asked_once_about_the_same_file() -> None:
+    answers = Answers(0, f"# Host {HOST} found: line 3 \n")
+    ssh = Ssh(answers)
+    assert ssh.find(HOST, b"one") == ssh.find(HOST, b"one") == [3]
+    ssh.find(HOST, b"two")
+    ssh.find("other", b"two")
+    assert len(answers.asked) == 3
+
+
 @pytest.mark.parametrize(("rc", "says"), [(127, "not installed"), (124, "did not end")])
 def test_programs_that_are_missing_or_hang(rc: int, says: str) -> None:
     ssh = Ssh(Answers(rc))

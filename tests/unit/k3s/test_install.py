@@ -186,6 +186,14 @@ def test_a_token_that_is_not_the_clusters_is_refused_before_anything_changes():
         make_plan(replace(want, token="another"), after(want), NEW)
 
 
+def test_a_serving_agent_is_not_restarted_by_another_form_of_its_token():
+    facts = after(desired())
+    assert make_plan(desired(token="verysecretpassword"), facts, NEW).changes == ()
+    rejected = replace(facts, unit=UnitState("activating", True, False), has_agent_data=False)
+    for right in ("another", f"K10{'cd' * 32}::server:verysecretpassword"):
+        assert File(TOKEN, right + "\n", secret=True) in make_plan(desired(token=right), rejected, NEW).writes, "one that never joined"
+
+
 def test_without_a_token_a_joiner_is_refused():
     with pytest.raises(PifleetError, match="no token to join"):
         make_plan(desired(token=None), FRESH, NEW)

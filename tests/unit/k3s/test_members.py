@@ -101,5 +101,14 @@ def test_a_node_that_lacks_nothing_is_left_alone():
     assert plan_marks({}, {}, []).added == ()
 
 
+def test_a_cordon_is_put_back_and_a_node_that_has_one_is_left_alone():
+    marks = plan_marks(NODE, {}, [], cordoned=True)
+    assert marks.added == ("cordon",)
+    assert json.loads(marks.patch) == {"metadata": {"resourceVersion": "7", "labels": {}}, "spec": {"unschedulable": True}}
+    assert plan_marks({**NODE, "spec": {**NODE["spec"], "unschedulable": True}}, {}, [], cordoned=True).added == ()
+    both = json.loads(plan_marks(NODE, {}, [{"key": "gpu", "effect": "NoExecute"}], cordoned=True).patch)
+    assert both["spec"] == {"unschedulable": True, "taints": [*NODE["spec"]["taints"], {"key": "gpu", "effect": "NoExecute"}]}
+
+
 def test_taints_are_not_sent_where_none_is_missing():
     assert "spec" not in json.loads(plan_marks(NODE, {"shelf": "attic"}, []).patch)

@@ -11,7 +11,7 @@ OLD, NEW = "v1.34.4+k3s1", "v1.34.5+k3s1"
 
 
 def facts(version: str = OLD, datastore: str | None = None) -> dict:
-    k3s = {"version": version, "unit_state": {"active": "active"}, "datastore": datastore, "agent_data": True}
+    k3s = {"version": version, "unit_state": {"active": "active"}, "datastore": datastore, "agent_data": True, "token": True}
     return {"pi_facts_result": {"pi": {"k3s": k3s, "address": "192.0.2.1"}}, "k3s_version": NEW}
 
 

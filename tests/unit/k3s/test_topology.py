@@ -106,14 +106,16 @@ def test_agents_outside_the_run_keep_a_server_from_starting_a_second_cluster():
 def test_only_hosts_that_do_not_serve_are_unsettled():
     up = {"active": "active"}
     hostvars = {
-        "s1": facts(datastore="sqlite", unit_state=up),
-        "a1": facts(agent_data=True, unit_state=up),
+        "s1": facts(datastore="sqlite", unit_state=up, token=True),
+        "a1": facts(agent_data=True, unit_state=up, token=True),
         "a2": facts(agent_data=True, unit_state={"active": "activating"}),
         "a3": facts(),
+        "a4": facts(agent_data=True, unit_state=up),
     }
     topology = k3s_topology(hostvars, ["s1"], list(hostvars))
-    assert topology["unsettled"] == topology["doubtful"] == ["a2", "a3"]
-    assert k3s_topology(hostvars, ["s1"], list(hostvars), begun={"a1": {}})["doubtful"] == ["a1", "a2", "a3"]
+    assert topology["addresses"] == {"s1": "192.0.2.1"}
+    assert topology["unsettled"] == topology["doubtful"] == ["a2", "a3", "a4"]
+    assert k3s_topology(hostvars, ["s1"], list(hostvars), begun={"a1": {}})["doubtful"] == ["a1", "a2", "a3", "a4"]
     # a server that does not run can be asked nothing: it is started first
     hostvars["s1"] = facts(datastore="sqlite")
     assert k3s_topology(hostvars, ["s1"], list(hostvars), begun={"a1": {}})["doubtful"] == []

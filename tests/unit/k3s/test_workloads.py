@@ -7,7 +7,7 @@ import json
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.workloads import Pod, Seen, fates, pods_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.workloads import Pod, Seen, fates, pods_of, with_others
 
 
 def pod(name: str, controller: str = "", ready: bool = True, phase: str = "Running") -> Pod:
@@ -37,6 +37,23 @@ def test_a_replacement_counts_by_its_controller() -> None:
     assert states([REPLICA], [], ReplicaSet__web=SET) == ["running"]
     assert states([REPLICA], [], ReplicaSet__web={"spec": {"replicas": 2}, "status": {}}) == ["waiting"]
     assert states([REPLICA], [], ReplicaSet__web=None) == ["running"]  # deleted meanwhile, and its pods with it
+
+
+def test_what_was_broken_elsewhere_before_is_not_waited_for() -> None:
+    """Of three replicas one was here, one was ready elsewhere and one was not: two are all that can be expected."""
+    wants = {"spec": {"replicas": 3}, "status": {"readyReplicas": 1}}
+    before = list(with_others([pod("web-1", "ReplicaSet/web", ready=False), DAEMON, BARE], {"shop/ReplicaSet/web": wants}))
+    assert [p.elsewhere for p in before] == [1, None, None]
+    assert states(before[:1], [], ReplicaSet__web=wants) == ["waiting"]
+    assert states(before[:1], [], ReplicaSet__web={**wants, "status": {"readyReplicas": 2}}) == ["running"]
+    # scaled down meanwhile
+    assert states(before[:1], [], ReplicaSet__web={"spec": {"replicas": 1}, "status": {"readyReplicas": 1}}) == ["running"]
+
+
+def test_what_was_ready_here_is_not_counted_as_elsewhere() -> None:
+    before = with_others([REPLICA, pod("web-2", "ReplicaSet/web")], {"shop/ReplicaSet/web": {"status": {"readyReplicas": 3}}})
+    assert [p.elsewhere for p in before] == [1, 1]
+    assert with_others([REPLICA], {"shop/ReplicaSet/web": None}) == (REPLICA,)
 
 
 def test_a_daemon_set_has_to_be_on_the_node_itself() -> None:

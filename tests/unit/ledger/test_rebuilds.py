@@ -27,6 +27,9 @@ from tests.support.rebuild_details import DETAILS, POD
 
 ROOT = Path(__file__).resolve().parents[3]
 Someone = Callable[[int], Process]
+Ledger = Callable[[], Store]
+#: the inventory of the header
+HERE = ("inventory/lab",)
 SUBJECT = Subject("pi-4", "pi-4.local", "agent", ("the host has no k3s data",), "Raspberry Pi 4")
 
 
@@ -47,14 +50,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def runs(path: Path, clock: Clock) -> Runs:
+def runs(ledger: Ledger, clock: Clock) -> Runs:
     """Takes the processes 1 and 2 for gone where another run opens."""
-    return Runs(Store(path), now=clock, gone=lambda process: process.pid in (1, 2))
+    return Runs(ledger(), now=clock, gone=lambda process: process.pid in (1, 2))
 
 
 @pytest.fixture
-def rebuilds(path: Path, clock: Clock) -> Rebuilds:
-    return Rebuilds(Store(path), now=clock)
+def rebuilds(ledger: Ledger, clock: Clock) -> Rebuilds:
+    return Rebuilds(ledger(), now=clock)
 
 
 def nothing(_record: Rebuild) -> list[tuple[str, str, bytes]]:
@@ -88,15 +91,15 @@ def test_whole_rebuild(runs: Runs, rebuilds: Rebuilds, header: Header, someone: 
     )
     assert (attempt.requester, attempt.revision) == ("operator", "a" * 40)
     assert verify(record) == []
-    assert rebuilds.unfinished() == ()
+    assert rebuilds.unfinished(HERE) == ()
 
 
 @pytest.mark.parametrize("step", range(1, 8))
 def test_evidence_without_one_step_is_found_out(
-    path: Path, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone, step: int
+    ledger: Ledger, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone, step: int
 ) -> None:
     record = rebuilt(runs, rebuilds, header, someone(3))
-    with Store(path).write() as db:
+    with ledger().write() as db:
         db.exec_driver_sql(f"DELETE FROM rebuild_steps WHERE number = {step}")
     findings = verify(rebuilds.get(record.rebuild_id))
     assert any(STEPS[step - 1] in f and "missing" in f for f in findings)
@@ -122,10 +125,10 @@ def test_evidence_without_one_step_is_found_out(
     ],
 )
 def test_evidence_that_was_changed_is_found_out(
-    path: Path, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone, harm: str, says: str
+    ledger: Ledger, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone, harm: str, says: str
 ) -> None:
     record = rebuilt(runs, rebuilds, header, someone(3))
-    with Store(path).write() as db:
+    with ledger().write() as db:
         db.exec_driver_sql(harm)
     assert any(says in finding for finding in verify(rebuilds.get(record.rebuild_id)))
 
@@ -150,7 +153,7 @@ def test_what_cannot_be_published_is_not_finished(runs: Runs, rebuilds: Rebuilds
 
     with pytest.raises(PifleetError, match="disk full"):
         rebuilds.finish(someone(3), "pi-4", {}, None, full)
-    assert rebuilds.unfinished()[0].status == "running"
+    assert rebuilds.unfinished(HERE)[0].status == "running"
     rebuilds.finish(someone(3), "pi-4", {}, None, lambda record: [("x.json", "application/json", to_json(record).encode())])
     ((artifact, body),) = runs.artifacts(run_id)
     assert artifact.name == "x.json"
@@ -202,7 +205,7 @@ def test_killed_after_any_step_it_is_resumed(runs: Runs, rebuilds: Rebuilds, hea
     go(rebuilds, someone(1), *STEPS[1 : reached + 1])
     second = runs.open(header, someone(3), ["pi-4"])
     assert [i.run_id for i in second.interrupted] == [first]
-    (left,) = rebuilds.unfinished()
+    (left,) = rebuilds.unfinished(HERE)
     assert (left.host, left.status, left.last_step, left.run_id) == ("pi-4", "interrupted", STEPS[reached], first)
     again = rebuilds.start(someone(3), SUBJECT, {"pods_before": [], "node_before": None, "volumes": [], "host_key": None})
     assert (again.rebuild_id, again.attempt, again.resumed) == (begun.rebuild_id, 2, True)
@@ -235,6 +238,22 @@ def test_third_attempt_knows_what_the_first_saw(runs: Runs, rebuilds: Rebuilds, 
     assert rebuilds.of_host("pi-4")[0].reasons == ("the host has no k3s data", "another")
 
 
+def test_host_of_another_fleet_with_the_same_name_is_another_host(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
+    """Fleets of one checkout share its ledger: the lab has the names of the real one."""
+    runs.open(header, someone(3), ["pi-4"])
+    lab = rebuilds.start(someone(3), SUBJECT, {"pods_before": [POD]})
+    there = ("inventory/pi-cluster",)
+    assert (rebuilds.unfinished(there), rebuilds.known("pi-4", there)) == ((), {})
+    assert list(rebuilds.known("pi-4", HERE)) == ["detect"]
+    runs.open(replace(header, inventory=there), someone(4), ["pi-4"])
+    real = rebuilds.start(someone(4), SUBJECT, {})
+    assert (real.rebuild_id != lab.rebuild_id, real.resumed, real.details) == (True, False, {})
+    rebuilds.step(someone(4), "pi-4", "retire", {})
+    assert rebuilds.abandon(someone(4), "pi-4") == real.rebuild_id
+    (left,) = rebuilds.unfinished(HERE)
+    assert (left.rebuild_id, left.last_step) == (lab.rebuild_id, "detect")
+
+
 @pytest.mark.parametrize("end", ["finish", "close"])
 def test_run_that_fails_ends_its_step_and_is_resumed(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone, end: str) -> None:
     run_id = runs.open(header, someone(3), ["pi-4"]).run_id
@@ -246,7 +265,7 @@ def test_run_that_fails_ends_its_step_and_is_resumed(runs: Runs, rebuilds: Rebui
     (record,) = rebuilds.of_host("pi-4")
     assert (record.status, [s.outcome for s in record.attempts[0].steps]) == ("failed", ["ok", "failed"])
     assert record.ended_at == record.attempts[0].ended_at == runs.all()[0].ended_at
-    assert rebuilds.unfinished()[0].last_step == "retire"
+    assert rebuilds.unfinished(HERE)[0].last_step == "retire"
     runs.open(header, someone(4), ["pi-4"])
     assert rebuilds.start(someone(4), SUBJECT, {}).attempt == 2
     assert (rebuilds.get(record.rebuild_id).status, rebuilds.get(record.rebuild_id).ended_at) == ("running", None)
@@ -265,7 +284,7 @@ def test_check_marks_no_rebuild(runs: Runs, rebuilds: Rebuilds, header: Header, 
     runs.open(header, someone(1), ["pi-4"])
     rebuilds.start(someone(1), SUBJECT, {})
     runs.open(replace(header, check_mode=True), someone(3), ["pi-4"])
-    assert rebuilds.unfinished()[0].status == "running"
+    assert rebuilds.unfinished(HERE)[0].status == "running"
 
 
 def test_two_runs_do_not_rebuild_one_host_at_once(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
@@ -277,7 +296,7 @@ def test_two_runs_do_not_rebuild_one_host_at_once(runs: Runs, rebuilds: Rebuilds
             use()
     rebuilds.start(someone(4), replace(SUBJECT, host="pi-5", node="pi-5.local"), {})
     go(rebuilds, someone(4), "retire", host="pi-5")
-    assert [(u.host, u.last_step) for u in rebuilds.unfinished()] == [("pi-4", "detect"), ("pi-5", "retire")]
+    assert [(u.host, u.last_step) for u in rebuilds.unfinished(HERE)] == [("pi-4", "detect"), ("pi-5", "retire")]
 
 
 def test_rebuild_of_a_healthy_node_is_given_up(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
@@ -286,19 +305,19 @@ def test_rebuild_of_a_healthy_node_is_given_up(runs: Runs, rebuilds: Rebuilds, h
     runs.open(header, someone(3), ["pi-4"])
     assert rebuilds.abandon(someone(3), "pi-4") == rebuild_id
     assert rebuilds.abandon(someone(3), "pi-4") is None
-    assert (rebuilds.get(rebuild_id).status, rebuilds.unfinished()) == ("abandoned", ())
+    assert (rebuilds.get(rebuild_id).status, rebuilds.unfinished(HERE)) == ("abandoned", ())
     assert rebuilds.start(someone(3), SUBJECT, {}).attempt == 1, "the next one is a new one"
     assert rebuilds.abandon(someone(3), "pi-4") != rebuild_id
     assert rebuilds.of_host("pi-4")[1].attempts[0].steps[0].outcome == "failed", "no step stays open"
 
 
-def test_rebuild_without_a_step_left_is_resumed(path: Path, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
+def test_rebuild_without_a_step_left_is_resumed(ledger: Ledger, runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
     runs.open(header, someone(1), ["pi-4"])
     rebuilds.start(someone(1), SUBJECT, {})
-    with Store(path).write() as db:
+    with ledger().write() as db:
         db.exec_driver_sql("DELETE FROM rebuild_steps")
     runs.open(header, someone(3), ["pi-4"])
-    assert rebuilds.unfinished()[0].last_step == ""
+    assert rebuilds.unfinished(HERE)[0].last_step == ""
     assert rebuilds.start(someone(3), SUBJECT, {}).attempt == 1
 
 
@@ -337,9 +356,12 @@ def test_garbage_begins_nothing(runs: Runs, rebuilds: Rebuilds, header: Header, 
     assert rebuilds.of_host("pi-4") == ()
 
 
-def test_unknown_rebuild(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
+def test_rebuild_without_a_ledger(path: Path) -> None:
     with pytest.raises(LedgerError, match="There is no ledger"):
-        rebuilds.get("x")
+        Rebuilds(Store(path)).get("x")
+
+
+def test_unknown_rebuild(runs: Runs, rebuilds: Rebuilds, header: Header, someone: Someone) -> None:
     runs.open(header, someone(3), ["pi-4"])
     with pytest.raises(LedgerError, match="no rebuild 'x'"):
         rebuilds.get("x")

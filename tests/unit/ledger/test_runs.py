@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Told
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import runs as runs_module
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Counts, Header, Runs, new_run_id
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from hypothesis import given
 from hypothesis import strategies as st
 
 Someone = Callable[[int], Process]
+Ledger = Callable[[], Store]
 
 
 def test_run_is_opened_and_closed(runs: Runs, header: Header, someone: Someone) -> None:
@@ -61,8 +63,8 @@ def test_two_runs_at_once_do_not_meet(runs: Runs, header: Header, someone: Someo
     assert {r.run_id: r.status for r in runs.all()} == {one.run_id: "running", two.run_id: "failed"}
 
 
-def test_killed_run_is_reported_once_and_marked(path: Path, header: Header, someone: Someone) -> None:
-    runs = Runs(Store(path), gone=lambda process: process.pid == 1)
+def test_killed_run_is_reported_once_and_marked(ledger: Ledger, header: Header, someone: Someone) -> None:
+    runs = Runs(ledger(), gone=lambda process: process.pid == 1)
     dead = runs.open(header, someone(1), ["a"])
     seen = runs.open(replace(header, playbook="other.yml"), someone(2), ["a"])
     assert [(i.run_id, i.playbook, i.requester) for i in seen.interrupted] == [(dead.run_id, "site.yml", "operator")]
@@ -71,8 +73,8 @@ def test_killed_run_is_reported_once_and_marked(path: Path, header: Header, some
     assert runs.open(header, someone(3), ["a"]).interrupted == ()
 
 
-def test_check_is_recorded_and_nothing_else(path: Path, header: Header, someone: Someone) -> None:
-    runs = Runs(Store(path), gone=lambda process: process.pid == 1)
+def test_check_is_recorded_and_nothing_else(ledger: Ledger, header: Header, someone: Someone) -> None:
+    runs = Runs(ledger(), gone=lambda process: process.pid == 1)
     dead = runs.open(header, someone(1), ["a"])
     check = runs.open(replace(header, check_mode=True), someone(2), ["a", "b"])
     assert [i.run_id for i in check.interrupted] == [dead.run_id], "it is said"
@@ -83,9 +85,9 @@ def test_check_is_recorded_and_nothing_else(path: Path, header: Header, someone:
     assert runs.attach(someone(2), "x", "text/plain", b"x") is None
 
 
-def test_run_of_another_controller_is_given_a_day(path: Path, header: Header) -> None:
+def test_run_of_another_controller_is_given_a_day(ledger: Ledger, header: Header) -> None:
     now = [datetime(2025, 1, 1, tzinfo=timezone.utc)]
-    runs = Runs(Store(path), now=lambda: now[0], gone=lambda _process: False)
+    runs = Runs(ledger(), now=lambda: now[0], gone=lambda _process: False)
     runs.open(header, Process("elsewhere", "x", 1, "x"), ["a"])
     now[0] += timedelta(hours=23)
     assert runs.open(header, Process("here", "y", 2, "y"), ["a"]).interrupted == ()
@@ -122,7 +124,7 @@ def test_rescued_host_is_fine(runs: Runs, header: Header, someone: Someone) -> N
     assert runs.finish(run_id, {"a": Counts(ok=1, rescued=1)}) == "succeeded"
 
 
-def test_equal_artifacts_are_stored_once(runs: Runs, header: Header, someone: Someone, path: Path) -> None:
+def test_equal_artifacts_are_stored_once(runs: Runs, header: Header, someone: Someone, ledger: Ledger) -> None:
     run_id = runs.open(header, someone(1), ["a"]).run_id
     for name in ("one", "two"):
         made = runs.attach(someone(1), name, "text/x-diff", b"body")
@@ -133,8 +135,25 @@ def test_equal_artifacts_are_stored_once(runs: Runs, header: Header, someone: So
         ("one", "text/x-diff", 4, b"body"),
         ("two", "text/x-diff", 4, b"body"),
     ]
-    with Store(path).read() as db:
+    with ledger().read() as db:
         assert db.exec_driver_sql("SELECT count(*) FROM bodies").scalar() == 1
+
+
+def test_events_of_an_artifact_name_it_and_are_kept_with_it_or_not_at_all(
+    runs: Runs, header: Header, someone: Someone, ledger: Ledger
+) -> None:
+    run_id = runs.open(header, someone(1), ["a"]).run_id
+    told = [Told("stack.synced", "a", {"stack": "web"}), Told("stack.failed", "a", {"stack": "db", "last_error": "password=hunter2"})]
+    made = runs.attach(someone(1), "stacks.json", "application/json", b"{}", told)
+    shown = Queries(ledger()).events(Wanted(run_id=run_id, kind="stack")).items
+    assert [(e["kind"], e["host"], e["data"]["stack"]) for e in shown] == [("stack.failed", "a", "db"), ("stack.synced", "a", "web")]
+    assert made is not None
+    assert all(e["bodies"] == [asdict(made.body)] for e in shown)
+    assert "hunter2" not in str(shown)
+    with pytest.raises(PifleetError, match="no kind"):
+        runs.attach(someone(1), "other.json", "application/json", b"[]", [told[0], Told("No kind", "a", {})])
+    assert [a.name for a, _content in runs.artifacts(run_id)] == ["stacks.json"]
+    assert Queries(ledger()).events(Wanted(run_id=run_id, kind="stack")).total == 2
 
 
 def test_artifact_of_no_run_is_not_kept(runs: Runs, someone: Someone) -> None:

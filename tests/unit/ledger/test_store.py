@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -156,18 +157,30 @@ def test_older_file_is_upgraded_with_a_backup(path: Path, runs: Runs, header: He
     assert len(list(path.parent.glob("*.bak"))) == 1, "a file that is up to date is not backed up"
 
 
+# what the code of the first release wrote: one run, open, with an artifact
+FIRST_RELEASE = """
+INSERT INTO runs VALUES ('r1', 'running', 'site.yml', '{commit}', 0, NULL, '["all"]', '[]', '["inventory/lab"]', 0,
+  'operator', 'controller', 'boot', 1, 'start-1', '2.19.14', '0.1.0', '2025-01-02T03:04:05.000000Z', NULL);
+INSERT INTO run_hosts (run_id, host) VALUES ('r1', 'a');
+INSERT INTO bodies VALUES ('230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5', 4, CAST('body' AS BLOB));
+INSERT INTO artifacts VALUES ('r1', 1, 'diff', 'text/x-diff', '230d8358dc8e8890b4c58deeb62912ee2f20357ae92a5cc861b98e68fe31acb5',
+  '2025-01-02T03:04:06.000000Z');
+"""
+
+
 def test_ledger_of_the_first_release_keeps_its_runs(tmp_path: Path, path: Path, header: Header, someone: Someone) -> None:
     first = tmp_path / "first"
     shutil.copytree(store.MIGRATIONS, first, ignore=shutil.ignore_patterns("__pycache__", "v000[2-9]*"))
-    old = Runs(Store(path, migrations=first, head="0001", known=("0001",)))
-    run_id = old.open(header, someone(1), ["a"]).run_id
-    old.attach(someone(1), "diff", "text/x-diff", b"body")
-    with Store(path, migrations=first, head="0001", known=("0001",)).read() as db:
-        assert not {"rebuilds", "rebuild_steps"} & set(db.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+    with Store(path, migrations=first, head="0001", known=("0001",)).write() as db:
+        for statement in FIRST_RELEASE.format(commit="a" * 40).split(";")[:-1]:
+            db.exec_driver_sql(statement)
+        assert not {"rebuilds", "events"} & set(db.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
     new = Runs(Store(path), gone=lambda process: process.pid == 1)
-    assert [i.run_id for i in new.open(header, someone(2), ["a"]).interrupted] == [run_id]
+    assert [i.run_id for i in new.open(header, someone(2), ["a"]).interrupted] == ["r1"]
     assert [(r.status, r.header) for r in new.all()] == [("interrupted", header), ("running", header)]
-    assert [body for _artifact, body in new.artifacts(run_id)] == [b"body"]
+    assert [(artifact.media_type, body) for artifact, body in new.artifacts("r1")] == [("text/x-diff", b"body")]
+    with Store(path).read() as db:
+        assert db.exec_driver_sql("SELECT media_type FROM bodies").scalars().all() == ["text/x-diff"]
     (backup,) = path.parent.glob("*.bak")
     assert backup.name.startswith("ledger.db.0001-")
 
@@ -362,3 +375,30 @@ def test_killed_in_the_creation_is_created_by_the_next(path: Path, header: Heade
         db.execute("CREATE TABLE runs (id)")
         db.execute("ROLLBACK")
     assert Runs(Store(path)).open(header, someone(1), ["a"]).fresh
+
+
+def test_session_has_one_connection_for_all_its_transactions(path: Path) -> None:
+    store = Store(path)
+    opened: list[object] = []
+    sqlalchemy.event.listen(store._database.engine, "connect", lambda *_: opened.append(1))
+    with store.session():
+        assert not path.exists(), "it is opened when it is needed"
+        with pytest.raises(LedgerError, match="There is no ledger"), store.read():
+            pass
+        assert not path.exists()
+        with store.write() as db:
+            db.exec_driver_sql("CREATE TABLE notes (text TEXT)")
+        opened.clear()
+        for _ in range(3):
+            with store.write() as db:
+                db.exec_driver_sql("INSERT INTO notes VALUES ('kept')")
+            with store.read() as db:
+                assert db.exec_driver_sql("SELECT count(*) FROM notes").scalar()
+        with pytest.raises(KeyboardInterrupt), store.write() as db:
+            raise KeyboardInterrupt(db.exec_driver_sql("INSERT INTO notes VALUES ('undone')"))
+        with Store(path).read() as db:
+            assert db.exec_driver_sql("SELECT count(*) FROM notes").scalar() == 3
+    assert len(opened) <= 1
+    with store.write() as db:
+        db.exec_driver_sql("DROP TABLE notes")
+    assert len(opened) <= 2

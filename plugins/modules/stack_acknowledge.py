@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# Copyright: Contributors to the pifleet.ops collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Permits one plan of one Compose stack."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: stack_acknowledge
+short_description: Permit one plan of one Compose stack, and carry it out
+version_added: "0.1.0"
+author:
+  - pifleet.ops contributors (@pifleet)
+description:
+  - Keeps the permission for one plan of a stack whose policy is V(acknowledge) on the node, reconciles that stack at once, and returns
+    the outcome. The plan is named by the digest that M(pifleet.ops.stack_reconcile) reported.
+  - A permission is good for that plan only, is used up only by an apply that succeeded, and is void when the plan changes.
+  - A removal is a plan of its own.
+  - Who acknowledged is the login at the controller. It cannot be given.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  plan_digest:
+    description: RV(stacks[].plan_digest) of the plan that is permitted.
+    type: str
+    required: true
+  expires_in:
+    description: Seconds after which the permission ends.
+    type: float
+    default: 3600
+  acknowledged_by:
+    description: Set by the controller. A value given by the task is refused.
+    type: str
+extends_documentation_fragment: [pifleet.ops.stacks]
+seealso:
+  - module: pifleet.ops.stack_reconcile
+"""
+
+EXAMPLES = r"""
+- name: Let the plan that was reviewed be applied
+  pifleet.ops.stack_acknowledge:
+    path: /var/lib/pifleet/desired-state/stacks
+    policy: acknowledge
+    stack: web
+    plan_digest: 9b74c9897bac770ffc029102a200c5de9b74c9897bac770ffc029102a200c5de
+"""
+
+RETURN = r"""
+plan:
+  description: What was, or in check mode would be, done.
+  type: dict
+  returned: always
+  contains:
+    digest:
+      description: SHA-256 of the whole plan. Equal plans have equal digests; a plan without actions has one too.
+      type: str
+    actions:
+      description: The actions in order, each with C(stack), C(kind), C(target) and C(reasons).
+      type: list
+      elements: dict
+stacks:
+  description: Every stack of this node, in the order of names.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: Its folder below O(path).
+      type: str
+    project:
+      description: Name of its Compose project.
+      type: str
+    owner:
+      description: Whose stack it is.
+      type: str
+    status:
+      description: One of V(synced), V(syncing), V(drifted), V(failed), V(missing), V(deleting).
+      type: str
+    revision:
+      description: Commit of the last sync that was verified. A failed attempt keeps it.
+      type: str
+    compose_hash:
+      description: SHA-256 over everything that decides what runs.
+      type: str
+    commit_message:
+      description: Message of that commit.
+      type: str
+    last_sync_at:
+      description: When it was last brought, and verified, to be as desired. UTC, ISO 8601.
+      type: str
+    last_attempt_at:
+      description: When that was last tried.
+      type: str
+    last_sync_status:
+      description: How the last attempt ended, V(succeeded) or V(failed). Empty before the first.
+      type: str
+    last_error:
+      description: Why the last attempt failed, free of secrets. Empty after one that succeeded.
+      type: str
+    retry_at:
+      description: Until when an unattended run leaves a failed revision alone.
+      type: str
+    drift:
+      description: Each difference with C(service) (empty where it is the whole stack's), C(reason) and C(detail).
+      type: list
+      elements: dict
+    policy:
+      description: What is done about its drift.
+      type: str
+    awaiting_acknowledgement:
+      description: Whether its plan waits for M(pifleet.ops.stack_acknowledge).
+      type: bool
+    plan_digest:
+      description: SHA-256 of its own plan, which an acknowledgement names. Empty without drift.
+      type: str
+    pinned:
+      description: Whether it is held at its revision.
+      type: bool
+    suspended:
+      description: Whether its own compose file says to leave it alone.
+      type: bool
+    in_scope:
+      description: Whether O(scope) includes it.
+      type: bool
+    recovered:
+      description: Whether revision, hash and times come from the labels of its containers alone, because the state file was lost.
+      type: bool
+    containers_running:
+      description: How many of its containers run.
+      type: int
+    containers_total:
+      description: How many containers it has, stopped ones too.
+      type: int
+    services:
+      description: Names of its services.
+      type: list
+      elements: str
+    changed:
+      description: Whether this run changed, or in check mode would change, anything of it.
+      type: bool
+    actions:
+      description: What was done, each with C(kind), C(target) and C(reasons).
+      type: list
+      elements: dict
+diff:
+  description: What is or would be done to each stack that changes, and the drift behind it. Without values of variables.
+  type: dict
+  returned: with C(--diff)
+  contains:
+    prepared:
+      description: The text.
+      type: str
+warnings:
+  description: What should be known and stopped nothing.
+  type: list
+  elements: str
+  returned: when there are any
+"""
+
+from dataclasses import replace
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force, refresh
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import answer, local, options, reconcile
+
+
+def with_revision(params, shown):
+    """Return *params* with the revision in force, of the refresh's status *shown*, where none is given."""
+    return {**params, **{name: params[name] or getattr(shown, name) for name in ("revision", "commit_message")}}
+
+
+def main():
+    spec = {
+        **options.OPTIONS,
+        "stack": {"type": "str", "required": True},
+        "plan_digest": {"type": "str", "required": True},
+        "expires_in": {"type": "float", "default": 3600},
+        "acknowledged_by": {"type": "str"},
+    }
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    given = module.params
+    try:
+        with in_force.desired_state(given["path"]) as tracked:
+            report = reconcile.acknowledge(
+                replace(options.settings(with_revision(given, refresh.status(RefreshPlaces.below()))), tracked=tracked),
+                local.ports(),
+                given["stack"],
+                given["plan_digest"],
+                given["expires_in"],
+                given["acknowledged_by"],
+                check=module.check_mode,
+            )
+    except PifleetError as error:
+        module.fail_json(msg=str(error))
+    answer.leave(module, report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Other fleets than the lab's, by their inventories alone: one that differs in everything, and one with three servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, verify
+
+from tests.integration.rebuild.conftest import LEDGER, REVIEWS, rows
+from tests.integration.rebuild.test_2_kills import wait_for_step
+from tests.support.fleet import ROOT, Fleet
+
+
+def started(name: str) -> Iterator[Fleet]:
+    fleet = Fleet(ROOT / "inventory" / name)
+    fleet.lab("down", "-i", str(fleet.inventory))
+    fleet.up()
+    yield fleet
+    fleet.lab("down", "-i", str(fleet.inventory))
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Fleet]:
+    """Other host names, an ssh user whose sudo asks for a password, two nodes, another data folder, another version."""
+    yield from started("lab-second")
+
+
+@pytest.fixture(scope="module")
+def three_servers() -> Iterator[Fleet]:
+    """The reports of the rebuilds that the tests make are removed."""
+    before = set(REVIEWS.glob("rebuild-*.md"))
+    yield from started("lab-ha")
+    for report in set(REVIEWS.glob("rebuild-*.md")) - before:
+        report.unlink()
+
+
+def test_a_wrong_sudo_password_is_refused_with_nothing_changed(second: Fleet) -> None:
+    run = second.play("-e", "ansible_become_password=wrong")
+    assert run.rc in (2, 4)
+    assert run.changed == set()
+    assert all("password" in f["msg"].lower() for f in run.failures), run.failures
+    assert "Traceback" not in run.output
+
+
+def test_a_port_of_the_api_that_is_taken_is_reported_with_its_holder(second: Fleet) -> None:
+    server = second.servers[0]
+    second.sh(server, "systemd-run --quiet --unit squatter python3 -m http.server 6443")
+    try:
+        run = second.play("--limit", server, "-e", "k3s_join_timeout=60").require(2)
+    finally:
+        second.sh(server, "systemctl stop squatter")
+    (failed,) = run.failures
+    assert failed["state"] == "port_in_use"
+    assert "6443" in failed["evidence"]
+    assert "python3" in failed["hint"] + failed["evidence"]
+
+
+def test_another_fleet_needs_inventory_changes_only(second: Fleet) -> None:
+    """From a server that is half installed, and a worker with nothing on it: --check predicts that too."""
+    check = second.play("--check").require()
+    assert second.play().require().changed == check.changed
+    assert second.play().require().changed == set()
+    variables = second.vars_of(second.hosts[0])
+    assert second.ready() == set(second.hosts)
+    assert {n["status"]["nodeInfo"]["kubeletVersion"] for n in second.nodes().values()} == {variables["k3s_version"]}
+    assert variables["k3s_data_dir"] != "/var/lib/rancher/k3s"
+    for host in second.hosts:
+        second.sh(host, f"test -s {variables['k3s_data_dir']}/agent/client-kubelet.crt && ! test -e /var/lib/rancher/k3s/agent")
+
+
+def etcd_members(fleet: Fleet, server: str) -> set[str]:
+    """Names of the nodes that the API calls voters of etcd."""
+    nodes = json.loads(fleet.kubectl("get", "nodes", "-l", "node-role.kubernetes.io/etcd=true", "-o", "json", server=server))["items"]
+    return {
+        n["metadata"]["name"] for n in nodes if any(c["type"] == "EtcdIsVoter" and c["status"] == "True" for c in n["status"]["conditions"])
+    }
+
+
+def test_three_servers_make_one_cluster_of_voters(three_servers: Fleet) -> None:
+    check = three_servers.play("--check").require()
+    assert three_servers.play().require().changed == check.changed
+    assert three_servers.play().require().changed == set()
+    assert three_servers.ready() == set(three_servers.hosts)
+    assert etcd_members(three_servers, three_servers.servers[0]) == set(three_servers.servers)
+
+
+ACCEPT = ("-e", "rebuild_accept_new_host_key=true")
+
+
+def test_a_wiped_first_server_is_rebuilt_through_its_peers_and_starts_no_second_cluster(three_servers: Fleet) -> None:
+    first, peer, *_rest = three_servers.servers
+    ca = three_servers.sh(peer, "sha256sum </var/lib/rancher/k3s/server/tls/server-ca.crt")
+    others = [h for h in three_servers.hosts if h != first]
+    units = three_servers.invocations(others)
+    three_servers.wipe(first, stale_host_key=True)
+    run = three_servers.play("--limit", first, *ACCEPT).require()
+    assert {host for host, _ in run.changed} == {first}
+    assert three_servers.sh(first, "sha256sum </var/lib/rancher/k3s/server/tls/server-ca.crt") == ca
+    assert "cluster-init" not in three_servers.sh(first, "cat /etc/rancher/k3s/config.yaml /etc/rancher/k3s/config.yaml.d/*")
+    assert etcd_members(three_servers, peer) == set(three_servers.servers)
+    assert three_servers.invocations(others) == units
+    assert three_servers.play().require().changed == set()
+
+
+@pytest.mark.parametrize("step", STEPS[1:])
+def a_servers_rebuild_that_was_killed_goes_on(three_servers: Fleet, step: str) -> None:
+    """Killed when *step* has just begun. The next run ends it, and etcd has its three members, no more."""
+    first, peer, *_rest = three_servers.servers
+    others = [h for h in three_servers.hosts if h != first]
+    units, begun = three_servers.invocations(others), len(rows("SELECT id FROM rebuilds WHERE host = ?", first))
+    three_servers.wipe(first, stale_host_key=True)
+    process = three_servers.start("site.yml", "--limit", first, *ACCEPT)
+    wait_for_step(process, first, step, begun)
+    process.kill()
+
+    run = three_servers.play("--limit", first, *ACCEPT).require()
+
+    assert {host for host, _ in run.changed} <= {first}
+    assert etcd_members(three_servers, peer) == set(three_servers.servers)
+    assert set(three_servers.nodes(peer)) == three_servers.ready() == set(three_servers.hosts)
+    assert three_servers.invocations(others) == units
+    record = Rebuilds(Store(LEDGER)).of_host(first)[-1]
+    assert (record.status, len(record.attempts), verify(record)) == ("succeeded", 2, [])
+    assert three_servers.play("--limit", first).require().changed == set()
+
+
+def a_server_is_not_rebuilt_while_etcd_has_no_quorum(three_servers: Fleet) -> None:
+    """One is wiped, another hangs: nothing is begun that could not be ended."""
+    first, peer, third = three_servers.servers
+    three_servers.wipe(first, stale_host_key=True)
+    three_servers.sh(third, "systemctl kill --signal=SIGSTOP k3s")
+    try:
+        run = three_servers.play("--limit", first, *ACCEPT)
+    finally:
+        three_servers.sh(third, "systemctl kill --signal=SIGCONT k3s")
+    assert run.rc != 0
+    assert run.changed == set()
+    assert f"Mend {peer} first" in run.failures[-1]["msg"]
+    # without a quorum k3s gives up and starts anew
+    deadline = time.monotonic() + 180
+    while "ok" not in three_servers.kubectl("get", "--raw=/readyz", server=peer, check=False):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert set(three_servers.nodes(peer)) == set(three_servers.hosts)
+    three_servers.play("--limit", first, *ACCEPT).require()
+    assert etcd_members(three_servers, peer) == set(three_servers.servers)
+
+
+if os.environ.get("PIFLEET_TEST_FULL"):  # etcd's timeouts make them tests of minutes
+    test_a_servers_rebuild_that_was_killed_goes_on = a_servers_rebuild_that_was_killed_goes_on
+    test_a_server_is_not_rebuilt_while_etcd_has_no_quorum = a_server_is_not_rebuilt_while_etcd_has_no_quorum

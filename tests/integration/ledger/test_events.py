@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds in a ledger file holds in PostgreSQL."""
+
+from __future__ import annotations
+
+from tests.support.adopt import adopt
+from tests.unit.ledger import test_events as files
+
+adopt(files, globals())

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports of a ledger in which everything happened once: what they say, that both say it, and that nothing in it becomes markup."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import report
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.report import Review
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+
+from tests.support.tampering import HOSTS, audit, whole
+
+
+class Page(HTMLParser):
+    """What a browser would see: *text*, and the names of elements that were opened and closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.opened, self.closed = "", list[str](), list[str]()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.opened.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.closed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def review(tmp_path_factory: pytest.TempPathFactory) -> Review:
+    folder = tmp_path_factory.mktemp("ledger")
+    store = Store(folder / "ledger.db")
+    whole(store, folder)
+    page, found = Queries(store).runs(Wanted()), audit(store)
+    return Review("Evidence", page.items, page.total, (), found.notes, found.heads, found.events, found.statements)
+
+
+def test_both_forms_tell_every_run_host_artifact_and_failure(review: Review) -> None:
+    texts = (report.to_markdown(review), Page(report.to_html(review)).text)
+    expected = [run["run_id"] for run in review.runs] + list(HOSTS) + ["cluster-baseline.diff", "rebuild-pi-3.md", "Start the service"]
+    for text in texts:
+        assert [name for name in expected if name not in text] == []
+        assert f"The ledger is what was recorded: {review.events} events, {review.statements} signed statements" in text
+        assert "Without a statement of their own" in text
+        assert "interrupted" in text and "checked" in text
+
+
+def test_timeline_has_a_bar_for_each_run(review: Review) -> None:
+    html = report.to_html(review)
+    assert html.count("<rect ") == len(review.runs)
+    for run in review.runs:
+        assert re.search(rf'fill="{report.COLOURS[run["status"]]}"><title>{run["run_id"]}: site.yml, {run["status"]}', html)
+    page = Page(html)
+    assert sorted(t for t in page.opened if t not in ("meta", "line", "rect")) == sorted(
+        t for t in page.closed if t not in ("line", "rect")
+    )
+    assert "http" not in html, "it needs nothing but itself"
+
+
+def test_same_ledger_gives_the_same_report(review: Review) -> None:
+    assert report.to_html(review) == report.to_html(replace(review))
+    assert report.to_markdown(review) == report.to_markdown(replace(review))
+
+
+def test_findings_come_first(review: Review) -> None:
+    bad = replace(review, findings=("The run x is not what was recorded.",))
+    for text in (report.to_markdown(bad), Page(report.to_html(bad)).text):
+        assert text.index("The ledger is NOT what was recorded: 1 findings.") < text.index("The run x is not") < text.index("Runs (")
+    assert '<p class="bad">' in report.to_html(bad)
+
+
+def test_ledger_without_runs_has_a_report_too() -> None:
+    empty = Review("Evidence", (), 0, (), (), {}, 0, 0)
+    assert "No runs." in report.to_html(empty)
+    assert "## Runs (0)" in report.to_markdown(empty)
+
+
+def test_what_was_recorded_is_text_and_no_markup(review: Review) -> None:
+    run = {**review.runs[0], "playbook": "<script>alert(1)</script>|x.yml", "requester": "a|b\nc", "host_limit": '"><b>'}
+    harmful = replace(review, runs=(run,), title="<i>T</i>")
+    html = report.to_html(harmful)
+    assert {"script", "i", "b"} & set(Page(html).opened) == set()
+    rows = [line for line in report.to_markdown(harmful).splitlines() if run["run_id"] in line and "a\\|b c" in line]
+    assert len(rows) == 1 and "<script" not in rows[0] and "\\|x.yml" in rows[0]
+
+
+def test_of_very_many_runs_the_newest_are_drawn(review: Review) -> None:
+    many = replace(review, runs=[{**review.runs[0], "run_id": f"run-{n}"} for n in range(200)], total=500)
+    html = report.to_html(many)
+    assert html.count("<rect ") == 120
+    assert "Runs (200 of 500)" in html

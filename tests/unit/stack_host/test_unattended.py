@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program that the timer starts: the same bytes everywhere, and what it says and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import turn, unattended
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+from ansible_collections.pifleet.ops.plugins.plugin_utils import _stacks_program
+
+from .conftest import Repository
+
+MODULE_UTILS = Path(_stacks_program.__file__).parents[1] / "module_utils"
+
+
+def test_the_same_sources_are_the_same_bytes(tmp_path: Path) -> None:
+    copy = tmp_path / "module_utils"
+    for core in ("_common", "_stack_host", "_stacks"):
+        (copy / core).mkdir(parents=True)
+        for path in sorted((MODULE_UTILS / core).glob("*.py"), reverse=True):
+            (copy / core / path.name).write_bytes(path.read_bytes())
+            os.utime(copy / core / path.name, (1, 1))
+    assert _stacks_program.build(copy) == _stacks_program.build()
+    with zipfile.ZipFile(BytesIO(_stacks_program.build())) as archive:
+        assert archive.namelist() == sorted(archive.namelist())
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert not any("/_k3s/" in name or "/modules/" in name for name in archive.namelist())
+
+
+def test_it_runs_with_nothing_but_python(tmp_path: Path) -> None:
+    program = tmp_path / "program.pyz"
+    program.write_bytes(_stacks_program.build())
+    done = subprocess.run([sys.executable, "-I", program, "/nonexistent"], cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr == ""
+    said = json.loads(done.stdout)
+    assert said["event"] == "failed" and "/nonexistent is missing or damaged" in said["reason"] and "Run site.yml" in said["reason"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, repository: Repository) -> dict[str, Any]:
+    repository.commit({"stacks/web/compose.yaml": "1\n"}, "One")
+    source = {"url": f"file://{repository.path}", "token": "", "ssh_key": "", "known_hosts": "", "revision": "", "folder": "stacks"}
+    return {"source": source, "reconcile": None, "timeout": 5.0}
+
+
+def run(root: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
+    path = root / "settings.json"
+    path.write_text(unattended.settings_text(settings["source"], settings["reconcile"], settings["timeout"]))
+    rc = unattended.main([str(path)], root=str(root / "node"))
+    return rc, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_it_fetches_and_says_what_it_found(
+    tmp_path: Path, settings: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = repository.git("rev-parse", "HEAD")
+    assert run(tmp_path, settings, capsys) == (0, [{"event": "refreshed", "revision": first, "reason": "first"}])
+    assert run(tmp_path, settings, capsys) == (0, [{"event": "refreshed", "revision": first, "reason": "up_to_date"}])
+    second = repository.commit({"stacks/web/compose.yaml": "2\n"})
+    assert run(tmp_path, settings, capsys) == (0, [{"event": "refreshed", "revision": second, "reason": "new_revision"}])
+    settings["source"]["url"] = "file:///nonexistent"
+    rc, said = run(tmp_path, settings, capsys)
+    assert rc == 1 and [e["event"] for e in said] == ["refresh_failed"] and said[0]["revision"] == second
+
+
+def test_without_any_desired_state_there_is_nothing_to_reconcile(
+    tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings["source"]["url"] = "file:///nonexistent"
+    rc, said = run(tmp_path, settings, capsys)
+    assert rc == 1 and [e["event"] for e in said] == ["refresh_failed", "failed"]
+    settings["source"]["url"] = ""
+    rc, said = run(tmp_path, settings, capsys)
+    assert rc == 1 and "Run site.yml" in said[0]["reason"]
+
+
+def test_what_the_controller_brought_is_kept_whole(
+    tmp_path: Path, settings: dict[str, Any], repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, settings, capsys)
+    settings["source"] = {"url": ""}
+    compose = RefreshPlaces.below(str(tmp_path / "node")).tree / "stacks/web/compose.yaml"
+    compose.write_text("edited")
+    rc, said = run(tmp_path, settings, capsys)
+    assert (rc, said[0]["reason"], said[0]["revision"]) == (0, "diverged", repository.git("rev-parse", "HEAD"))
+    assert compose.read_text() == "1\n"
+
+
+def test_one_that_a_newer_replaced_ends_well(
+    tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def taken(*_: Any) -> None:
+        raise turn.SupersededError("A newer one.")
+
+    monkeypatch.setattr(turn, "take", taken)
+    assert run(tmp_path, settings, capsys) == (0, [{"event": "superseded", "reason": "A newer one."}])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}', "null"])
+def test_damaged_settings(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(text)
+    assert unattended.main([str(path)], root=str(tmp_path)) == 1
+    assert "missing or damaged" in capsys.readouterr().out
