@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import Body
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import scrubbed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event, text_of, utc_now
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import open_run_of
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Artifact, keep, open_run_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import release_phases, releases, runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import NoLedgerError, Store
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import executor, history
+from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import executor, history, text
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import (
     PENDING,
     RUNNING,
@@ -94,13 +96,14 @@ class Releases:
     def change(self, release_id: str, kind: str, change: executor.Change) -> Release:
         """Apply *change* to the release as it is kept now, record it as an event *kind*, and return the outcome."""
         with self._store.write() as db:
-            before = _get(db, release_id)
-            after = change(before, text_of(self._now()))
+            before, moment = _get(db, release_id), self._now()
+            after = change(before, text_of(moment))
             if after != before:
                 self._update(db, before, after)
                 moved = [p for p, was in zip(after.phases, before.phases, strict=True) if p.status != was.status]
                 told = {"status": after.status, "phases": {p.name: p.status for p in moved}}
-                self._tell(db, kind, after, {**told, "reason": next((p.reason for p in moved if p.reason), "")})
+                told["reason"] = next((p.reason for p in moved if p.reason), "")
+                self._tell(db, kind, after, told, [_transcript(db, after, moment)] if after.is_over and not before.is_over else ())
             return after
 
     def set_rendered(self, release_id: str, rendered: Mapping[str, str]) -> Release:
@@ -171,9 +174,16 @@ class Releases:
         ]
         db.execute(insert(release_phases), rows)
 
-    def _tell(self, db: Connection, kind: str, release: Release, told: Mapping[str, Any]) -> None:
+    def _tell(self, db: Connection, kind: str, release: Release, told: Mapping[str, Any], bodies: Sequence[Body] = ()) -> None:
         told = {"release": release.id, "environment": release.environment, **told}
-        append_event(db, kind, told, about=[("release", release.id)], run_id=release.run_id, now=self._now)
+        append_event(db, kind, told, about=[("release", release.id)], run_id=release.run_id, bodies=bodies, now=self._now)
+
+
+def _transcript(db: Connection, release: Release, moment: datetime) -> Body:
+    """Keep what a release that is over did and said with the run that took it there."""
+    content = scrubbed(text.transcript(release)).encode()
+    made = Artifact.of(f"{release.id}.txt", "text/plain", content, moment)
+    return keep(db, release.run_id, made, content, lambda: moment).body
 
 
 def _run_of(db: Connection, process: Process) -> str:

@@ -97,6 +97,29 @@ def outcome(release: Release) -> str:
     return f"{show(release)}\nThe phase {failed.name} failed: {failed.reason}\n{hint}."
 
 
+def transcript(release: Release) -> str:
+    """Return what was planned, and what every phase and host did and said, for the record of a release that is over."""
+    lines = [plan(release.plan), ""]
+    for phase in release.phases:
+        times = f" from {phase.started_at} to {phase.ended_at or 'no end'}" if phase.started_at else ""
+        lines.append(f"{phase.name}: {phase.status}{times}{f' ({phase.reason})' if phase.reason else ''}")
+        if reused := phase.detail.get("reused"):
+            lines.append(f"  known already: {', '.join(reused)}")
+        for host, entry in sorted(phase.detail.get("hosts", {}).items()):
+            error = f" ({entry['error']})" if entry.get("error") else ""
+            lines.append(f"  {host}: {entry['status']}{error}")
+            if entry.get("taken_back"):
+                lines.append("    what had changed was taken back")
+            lines += [f"    {said}" for said in _said(entry.get("said"))]
+            if entry.get("removed"):
+                lines.append(f"    removed: {', '.join(entry['removed'])}")
+    return "\n".join([*lines, "", show(release), ""])
+
+
+def _said(by_service: Mapping[str, str] | None) -> Iterable[str]:
+    return [f"{service}: {line}" for service, text in sorted((by_service or {}).items()) for line in text.splitlines()]
+
+
 def listing(by_environment: Mapping[str, Sequence[Release]]) -> str:
     """Return releases, newest first, as a table for each environment, these in alphabetical order."""
     if not any(by_environment.values()):

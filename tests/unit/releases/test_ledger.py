@@ -105,6 +105,44 @@ def test_every_change_is_evidence(world: World, make_plan: Make) -> None:
         assert release.id in verify.verify(Ledger(db)).findings[0].text
 
 
+def transcripts(world: World) -> list[tuple[str, str]]:
+    """Names and texts of what the run has kept."""
+    run_id = world.runs.current(world.mine)
+    assert run_id is not None
+    return [(made.name, content.decode()) for made, content in world.runs.artifacts(run_id)]
+
+
+def test_what_a_release_did_and_said_is_kept_when_it_is_over(world: World, make_plan: Make) -> None:
+    release = world.create(make_plan())
+    steps = world.steps(release)
+    said = {"web": "4 tables made\npassword=hunter22hunter22"}
+    for name in ("build", "push", "migrate_pre", "rollout"):
+        steps.begin(name)
+        steps.complete(name, {"hosts": {"pi-2": {"status": "completed", "said": said}}} if name == "migrate_pre" else {})
+    assert transcripts(world) == [], "it is not over"
+    steps.begin("finalize")
+    steps.complete("finalize", {"hosts": {"pi-1": {"status": "completed", "removed": ["web:0"]}}})
+    ((name, text),) = transcripts(world)
+    assert name == f"{release.id}.txt"
+    assert release.plan.digest in text and "pi-2: completed\n    web: 4 tables made" in text and "removed: web:0" in text
+    assert "hunter22" not in text
+    with world.store.read() as db:
+        last = db.exec_driver_sql("SELECT content FROM events WHERE kind = 'release.phase' ORDER BY seq DESC").scalar()
+        assert f'"name":"{name}"' in bytes(cast("bytes", last)).decode()
+        assert not verify.verify(Ledger(db)).findings
+
+
+def test_transcript_of_a_release_that_failed_says_where(world: World, make_plan: Make) -> None:
+    release = world.create(make_plan())
+    world.steps(release).begin("build")
+    world.steps(release).fail("build", "apps/web: step 3 failed")
+    ((_name, text),) = transcripts(world)
+    assert "(apps/web: step 3 failed)" in text and "rollout: skipped (upstream phase build failed)" in text
+    world.finish(world.releases.resume(world.mine, release.id))
+    (_first, (name, text)) = transcripts(world)
+    assert name == f"{release.id}.txt" and "rollout: completed" in text
+
+
 def test_full_disk_changes_nothing(world: World, make_plan: Make) -> None:
     release = world.create(make_plan())
     world.steps(release).begin("build")
