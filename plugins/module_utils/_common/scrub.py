@@ -23,6 +23,12 @@ _AGE_KEY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+")
 _TAILSCALE_KEY = re.compile(r"\btskey-[a-z]+-[A-Za-z0-9-]+")
 # JSON Web Tokens, those of Kubernetes' service accounts among them: header and payload begin with {" in base64
 _JWT = re.compile(r"\beyJ[\w-]+\.eyJ[\w-]+\.[\w-]*")
+#: a line `key: value`, `KEY="value"` or `- key=value` of a file of settings
+_SETTING = re.compile(r"""^(\s*(?:-\s+)?["']?([A-Za-z][\w./-]*)\s*[=:][ \t]*)(.*)$""", re.S)
+_SECRET_NAME = re.compile(r"(?i)token|passw|passphrase|pass(?![a-z])|pwd|secret|credential|key|psk")
+#: a setting of such a name holds no secret: it says where one is, or whether there is one
+_HARMLESS_NAME = re.compile(r"(?i)(?:file|path|dir|folder|encryption)$")
+_URL_USER = re.compile(r"""(://)[^\s"']+(@)""")
 _KUBECONFIG = re.compile(r"(client-key-data:\s*)\S+")
 
 
@@ -43,3 +49,27 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     text = _URL_PASSWORD.sub(rf"\1{MASK}\2", text)
     text = _BEARER.sub(rf"\1{MASK}", text)
     return _KEY_VALUE.sub(rf"\1{MASK}", text)
+
+
+def scrub_settings(text: str) -> str:
+    """Return *text*, a file of settings (YAML of scalars and lists, or an EnvironmentFile), with the value of each setting masked
+    whose name looks like that of a secret, and with all that ``scrub`` masks.
+
+    Stricter than ``scrub``, which reads sentences too: any part of a name counts, and the value is masked to the end of its line.
+    """
+    lines, in_secret = [], False
+    for line in text.split("\n"):  # a value may hold what splitlines() takes for an end, such as U+0085
+        found = _SETTING.match(line)
+        item = re.match(r"\s*-\s+", line)
+        named = found is not None and _is_named_secret(found[2])
+        if item and in_secret:
+            line = f"{item[0]}{MASK}"
+        elif found and found[3] and named:
+            line = f"{found[1]}{MASK}"
+        in_secret = in_secret if item else named
+        lines.append(_URL_USER.sub(rf"\1{MASK}\2", line))
+    return scrub("\n".join(lines))
+
+
+def _is_named_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name)) and not _HARMLESS_NAME.search(name)

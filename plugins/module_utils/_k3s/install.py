@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import BINARY, CONFIG, TOKEN
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import Change
-from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
+from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub_settings
 
 #: k3s merges config.yaml.d/*.yaml over config.yaml: https://docs.k3s.io/installation/configuration#configuration-file
 JOIN = "/etc/rancher/k3s/config.yaml.d/10-join.yaml"
@@ -224,7 +224,7 @@ def make_plan(desired: Desired, facts: Facts, new_secrets: tuple[str, str]) -> P
     changes += [_file_change(f, facts) for f in writes]
     keep = {f.path for f in wanted}
     removes = tuple(p for p in facts.managed if p not in keep and p in facts.files)
-    changes += [Change("file", p, "unwanted", "" if p == REGISTRIES else scrub(facts.files[p][0])) for p in removes]
+    changes += [Change("file", p, "unwanted", "" if p == REGISTRIES else scrub_settings(facts.files[p][0])) for p in removes]
     action = _unit_action(desired, facts, desired.binary in installs, writes, removes)
     unit = UNITS[desired.role]
     enable = desired.start and not facts.unit.enabled
@@ -314,7 +314,7 @@ def _file_change(file: File, facts: Facts) -> Change:
         return Change("file", file.path, reason, MASK if have else "", MASK)
     if reason == "mode" and have is not None:
         return Change("file", file.path, reason, f"mode {have[1]:04o}", f"mode {file.mode:04o}")
-    return Change("file", file.path, reason, scrub(before), scrub(file.content))
+    return Change("file", file.path, reason, scrub_settings(before), scrub_settings(file.content))
 
 
 def _unit_action(desired: Desired, facts: Facts, new_binary: bool, writes: Iterable[File], removes: Iterable[str]) -> str:

@@ -119,6 +119,16 @@ def test_every_secret_file_is_0600_and_in_no_diff():
         assert secret not in unit_text("server", restart_inputs(want))
 
 
+def test_settings_that_are_named_like_secrets_are_in_no_diff():
+    have = desired(config="etcd-s3-sse-customer-key: old-value\nv: 1\n", environment='DB_PASS="old-value"\n')
+    want = desired(config="etcd-s3-sse-customer-key: new-value\nv: 2\n", environment='DB_PASS="new-value"\n')
+    plan = make_plan(want, after(have), NEW)
+    assert {c.target for c in plan.changes} == {CONFIG, env_path("agent"), "k3s-agent"}
+    shown = str(as_diff(plan.changes)) + str(plan.changes)
+    assert "v: 2" in shown
+    assert "value" not in shown
+
+
 def test_the_two_tokens_of_a_new_cluster_are_independent():
     plan = make_plan(desired(role="server", token=None, generate_tokens=True, join=""), FRESH, NEW)
     written = {f.path: f.content for f in plan.writes}
