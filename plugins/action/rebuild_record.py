@@ -120,9 +120,12 @@ class ActionModule(LedgerAction):
 
     def _over_budget(self, record: _rebuild_report.Rebuild, result: Mapping[str, Any]) -> str:
         longest = max(result["steps"], key=lambda step: step["seconds"])
+        attempts = len(record.attempts)
+        since = f" since the first of {attempts} attempts, {result['seconds'] / 60:.1f} of them in the last one" if attempts > 1 else ""
         return (
-            f"The rebuild of {record.node} succeeded, but took {result['seconds'] / 60:.1f} minutes of {record.budget_minutes:g} allowed, "
-            f"{longest['seconds'] / 60:.1f} of them in the step {longest['step']}. The node is back; see {result['report']}."
+            f"The rebuild of {record.node} succeeded, but took {result['total_seconds'] / 60:.1f} minutes of {record.budget_minutes:g} "
+            f"allowed{since}, {longest['seconds'] / 60:.1f} of them in the step {longest['step']}. "
+            f"The node is back; see {result['report']}."
         )
 
 

@@ -71,7 +71,7 @@ options:
       - Noted before anything else is done, so that one task is enough.
     type: dict
   budget_minutes:
-    description: How long the run may take. With O(state=finished).
+    description: How long the rebuild may take, from the beginning of its first attempt. With O(state=finished).
     type: float
   report_dir:
     description: Folder of the report, relative to the fleet's folder. With O(state=finished).
@@ -165,7 +165,7 @@ report:
   type: str
   returned: O(state=finished)
 within_budget:
-  description: Whether RV(seconds) are within O(budget_minutes). Null without a budget.
+  description: Whether RV(total_seconds) are within O(budget_minutes). Null without a budget.
   type: bool
   returned: O(state=finished)
 over_budget:

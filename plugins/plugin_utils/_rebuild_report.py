@@ -109,10 +109,10 @@ class Rebuild:
 
     @property
     def within_budget(self) -> bool | None:
-        """Whether the last attempt kept to the budget; None where there is none, or no end."""
-        if self.budget_minutes is None or self.seconds is None:
+        """Whether the node was back in time, from the first attempt's beginning; None where there is no budget, or no end."""
+        if self.budget_minutes is None or self.total_seconds is None:
             return None
-        return self.seconds <= self.budget_minutes * 60
+        return self.total_seconds <= self.budget_minutes * 60
 
 
 def seconds_between(start: str | None, end: str | None) -> float | None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,22 @@ def test_budget_that_is_exceeded(controller: Controller) -> None:
     assert "**over** the budget" in report.read_text()
     played = controller.play(play(*whole(budget_minutes=60)), "--limit", "one")
     assert (said(played, "FINISHED")["within_budget"], said(played, "FINISHED")["over_budget"]) == (True, "")
+
+
+def test_budget_counts_from_the_first_attempt(controller: Controller) -> None:
+    """The last attempt alone keeps to it; the node was away for longer."""
+    failed = {"name": "Fail", "ansible.builtin.fail": {"msg": "on purpose"}}
+    assert controller.play(play(started(), *steps("retire"), failed), "--limit", "one").rc != 0
+    with closing(sqlite3.connect(controller.folder / ".pifleet" / "ledger.db")) as db, db:
+        early = "2020-01-01T00:00:00.000000Z"
+        db.execute("UPDATE rebuilds SET started_at = ?", (early,))
+        db.execute("UPDATE runs SET started_at = ? WHERE id IN (SELECT run_id FROM rebuild_steps)", (early,))
+        db.execute("UPDATE rebuild_steps SET started_at = ? WHERE step = 'detect'", (early,))
+    played = controller.play(play(*whole(budget_minutes=60)), "--limit", "one")
+    assert played.rc == 0, played.out
+    ended = said(played, "FINISHED")
+    assert (ended["seconds"] < 3600 < ended["total_seconds"], ended["within_budget"]) == (True, False)
+    assert "since the first of 2 attempts" in ended["over_budget"]
 
 
 def test_report_that_cannot_be_written(controller: Controller) -> None:

@@ -85,7 +85,7 @@ def test_all_is_told() -> None:
         f"| Revision | {'a' * 40} |",
         "| k3s before | v1.34.1+k3s1 |",
         "| k3s after | v1.34.1+k3s1 |",
-        "| Budget | 60.0 minutes for one run |",
+        "| Budget | 60.0 minutes since the first attempt |",
         "| This run took | 70.000 s |",
         f"| retire | {at(10)} | {at(20)} | 10.000 s | ok |",
         f"| **sum** | {at(0)} | {at(70)} | 70.000 s | |",
@@ -145,8 +145,10 @@ def test_node_that_the_cluster_did_not_know() -> None:
 def test_budget() -> None:
     assert [record(budget=b).within_budget for b in (None, 70 / 60, 69.9 / 60)] == [None, True, False]
     assert "**over** the budget" in shown(record(budget=1.0))
-    slow = record(attempt("run-1", 0, 3), attempt("run-2", 100, details={}, first=4), budget=1.2)
-    assert slow.within_budget, "the budget is for one run"
+    resumed = [attempt("run-1", 0, 3), attempt("run-2", 100, details={}, first=4)]
+    assert [record(*resumed, budget=b).within_budget for b in (1.2, 170 / 60, 169.9 / 60)] == [False, True, False], "the node was away"
+    assert "| This run took | 70.000 s |" in shown(record(*resumed))
+    assert "| Since the first attempt | 170.000 s |" in shown(record(*resumed))
 
 
 def test_what_is_wrong_with_the_record_is_told() -> None:
