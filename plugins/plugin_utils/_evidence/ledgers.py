@@ -24,7 +24,7 @@ class LedgerView:
 def ledger_of(settings: Settings) -> Store:
     """Return the ledger in use. Raises LedgerError for a URL that names none."""
     if settings.ledger_url is None:
-        return Store(settings.default_ledger)
+        return Store(settings.default_ledger, quarantine=True)
     return Store(settings.ledger_url, settings.default_ledger.parent)
 
 

@@ -15,6 +15,7 @@ What goes in was scrubbed of secrets by the caller, who alone knows them; what l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -25,7 +26,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import masked
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import aggregates
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import HEAD, bodies, chains, events
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, damaged_before
 from sqlalchemy import Connection, insert, select, update
 
 #: bytes of one body; more belongs into a file of its own
@@ -70,7 +71,7 @@ def append_event(
     """
     moment = text_of(now())
     if head_of(db).seq == 0:
-        _vouch(db, moment, set(about))
+        _begin(db, moment, set(about))
     states = [aggregates.state(db, of, key) for of, key in about]
     return _append(db, Draft(kind, moment, masked(data), run_id, host, bodies, states))
 
@@ -122,8 +123,11 @@ def _append(db: Connection, draft: Draft) -> Event:
     return event
 
 
-def _vouch(db: Connection, moment: str, without: set[tuple[str, str]]) -> None:
-    """Begin the chain of a ledger that is older than it with an event that vouches for the rows that are there."""
+def _begin(db: Connection, moment: str, without: set[tuple[str, str]]) -> None:
+    """Begin a chain: with the damaged ledgers that it follows, and, in a ledger that is older than it, what vouches for the rows there."""
+    for path in damaged_before(db):
+        with path.open("rb") as stream:
+            _append(db, Draft("ledger.replaced", moment, {"file": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}))
     earlier = [aggregates.state(db, of, key) for of, key in _earlier(db) if (of, key) not in without]
     if earlier:
         body = add_body(db, EARLIER, "application/json", chain.canonical([asdict(state) for state in earlier]))

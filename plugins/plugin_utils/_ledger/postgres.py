@@ -79,6 +79,9 @@ class Postgres:
         said = scrub(" ".join(str(cause).split()))
         return LedgerError(f"The ledger {self.name} cannot be used: {said}.", _way_out(cause, said))
 
+    def quarantine(self, error: BaseException) -> None:
+        """Nothing: a damaged server is not mended from here."""
+
 
 def copy_all(source: Connection, target: Connection) -> None:
     """Make in *target*, an empty database of any kind, the tables of *source* with all their rows. Memory does not grow with them."""

@@ -169,10 +169,12 @@ class Runs:
 
         Where they differ, it is corrected; where it was not closed, it is closed.
 
-        A run that is closed only here did not come to its end, so it has failed.
+        A run that is closed only here did not come to its end, so it has failed. Raises LedgerError where the ledger lacks it.
         """
         with self._store.write() as db:
-            before = db.execute(select(runs.c.ended_at, runs.c.status).where(runs.c.id == run_id)).one()
+            before = db.execute(select(runs.c.ended_at, runs.c.status).where(runs.c.id == run_id)).first()
+            if before is None:
+                raise LedgerError(f"The ledger {self._store.name} does not have the run {run_id}: it is another one than at its beginning.")
             told = db.execute(select(run_hosts).where(run_hosts.c.run_id == run_id)).all()
             final = {row.host: counts.get(row.host, Counts()) for row in told}
             differ = {row.host: final[row.host] for row in told if row.ok is None or _counts(row) != final[row.host]}

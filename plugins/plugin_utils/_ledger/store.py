@@ -8,6 +8,7 @@ advisory lock), so that two runs wait for each other instead of failing in the m
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -25,8 +26,12 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
+#: what SQLite says of a file that is damaged, or no database at all; https://sqlite.org/rescode.html
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 #: seconds that a write waits for another run's
 BUSY_SECONDS = 20.0
+#: between the name of a ledger's file and the moment at which it was found damaged
+DAMAGED = ".damaged-"
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
 
@@ -56,10 +61,14 @@ class Database(Protocol):
     def explained(self, error: BaseException) -> LedgerError:
         """Return what a person can do about an error of the database."""
 
+    def quarantine(self, error: BaseException) -> Path | None:
+        """Where *error* says that the ledger is damaged, and it is: move it aside, whole, and return its new path."""
+
 
 class Store:
     """One ledger. *place*: its file, or a URL (``postgresql://user@host/name``); *folder*: of backups where it is no file.
 
+    *quarantine*: a file that a write finds damaged is moved aside, so that the next one begins a new one; else it is left where it is.
     *migrations*, *head* and *known* are those of the code; tests give others. Raises LedgerError for a place that is none.
     """
 
@@ -68,12 +77,14 @@ class Store:
         place: Path | str,
         folder: Path | None = None,
         *,
+        quarantine: bool = False,
         migrations: Path = MIGRATIONS,
         head: str = schema.HEAD,
         known: tuple[str, ...] = schema.KNOWN,
     ) -> None:
         self._database = database_at(place, folder)
         self.name = self._database.name
+        self._quarantine = quarantine
         self._migrations = migrations
         self._head = head
         self._known = known
@@ -105,7 +116,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction, committed durably at the end of the block or not at all. Creates or upgrades the ledger first where needed."""
-        with self._translated():
+        with self._translated(writes=True):
             if not self._ready:
                 self._prepare()
             with self._transaction(read=False) as connection:
@@ -157,11 +168,17 @@ class Store:
         return str(version)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, *, writes: bool = False) -> Iterator[None]:
         try:
             yield
         except (sqlalchemy.exc.DBAPIError, sqlite3.Error) as error:
-            raise self._database.explained(error) from error
+            explained = self._database.explained(error)
+            if writes and self._quarantine and (kept := self._database.quarantine(error)):
+                explained = LedgerError(
+                    f"{explained.what} It is damaged, and was moved to {kept} for the auditor.",
+                    f"Restore a backup as {self.name}, or run again to begin a new one, which names the damaged one.",
+                )
+            raise explained from error
         except OSError as error:
             raise LedgerError(f"The ledger {self.name} cannot be written: {error.strerror or error}.", way_out(str(error))) from error
 
@@ -216,6 +233,52 @@ class Sqlite:
     def explained(self, error: BaseException) -> LedgerError:
         said = str(getattr(error, "orig", None) or error)
         return LedgerError(f"The ledger {self.path} cannot be used: {said}.", way_out(said, self.path))
+
+    def quarantine(self, error: BaseException) -> Path | None:
+        if not _is_damage(error):
+            return None
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # who comes second finds the new file of who came first
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            with closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
+                return None if _is_sound(db) else self._set_aside()
+        except OSError:  # a read-only disk, or somebody else has moved it: there it stays
+            return None
+        finally:
+            os.close(folder)
+
+    def _set_aside(self) -> Path:
+        stamp = datetime.now(tz=timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        kept = self.path.with_name(f"{self.path.name}{DAMAGED}{stamp}")
+        # the journal first: left behind, it would be rolled back into the new file
+        for suffix in ("-journal", ""):
+            if (source := Path(f"{self.path}{suffix}")).exists():
+                source.rename(f"{kept}{suffix}")
+        atomic_file.fsync_folder(self.path.parent)
+        return kept
+
+
+def damaged_before(connection: Connection) -> list[Path]:
+    """Return the damaged files that stood in the place of this ledger before it, oldest first."""
+    if connection.dialect.name != "sqlite" or not connection.engine.url.database:
+        return []
+    path = Path(connection.engine.url.database)
+    return sorted(p for p in path.parent.glob(f"{path.name}{DAMAGED}*") if not p.name.endswith("-journal"))
+
+
+def _is_damage(error: BaseException) -> bool:
+    """The lower byte is the kind of an error: https://sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes."""
+    return (getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0) & 0xFF) in _DAMAGE
+
+
+def _is_sound(db: sqlite3.Connection) -> bool:
+    """Whether nothing speaks against a file but that it was busy, or could not be read now. No writer is at it meanwhile."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        return bool(db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
+    except sqlite3.Error as error:
+        return not _is_damage(error)
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.outbox impor
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError
 
+from tests.integration.controller.test_run_record import CLOSE, OPEN
 from tests.integration.sync.conftest import SyncFleet, new_fleet
 from tests.support.controller import ROOT
 from tests.support.hub import HubProcess
@@ -180,6 +181,30 @@ def test_damaged_ledger_sends_nothing_and_goes_on_from_its_backup(fleet: SyncFle
     assert sync.sync_now(fleet.settings).delivered.events == 3
     assert set(ids) <= set(fleet.received())
     fleet.assert_arrived()
+
+
+def test_damaged_ledger_is_quarantined_by_the_next_run_and_the_one_after_it_goes_on(fleet: SyncFleet) -> None:
+    """What the hub had acknowledged it keeps once; what comes later arrives, and says which file the new ledger follows."""
+    append(fleet.store, 20, BODIES)
+    sync.sync_now(fleet.settings)
+    before = fleet.received()
+    path = Path(fleet.store.name)
+    damage(path)
+    content = path.read_bytes()
+    played = fleet.controller.play(OPEN + CLOSE, "--limit", "one")
+    assert (played.rc, "was moved to" in played.out) == (2, True), played.out
+    played.assert_clear()
+    (kept,) = path.parent.glob("ledger.db.damaged-*")
+    assert (kept.read_bytes(), path.exists()) == (content, False)
+    played = fleet.controller.play(OPEN + CLOSE, "--limit", "one")
+    assert played.rc == 0, played.out
+    assert sync.sync_now(fleet.settings).delivered.error is None
+    with fleet.store.read() as db:
+        mine = db.exec_driver_sql("SELECT id, kind FROM events ORDER BY seq").all()
+    assert mine[0].kind == "ledger.replaced"
+    assert sorted(fleet.received()) == sorted([*before, *(row.id for row in mine)])
+    found = sync.compare_with_hub(fleet.settings)
+    assert (found.counts["event"]["equal"], found.counts["event"]["missing"], found.counts["event"]["different"]) == (len(mine), 0, 0)
 
 
 @pytest.mark.parametrize("copies", [1, 2], ids=["in the outbox", "in the ledger too"])

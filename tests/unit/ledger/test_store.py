@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import resource
 import shutil
@@ -22,10 +24,15 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import verify
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import schema, store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.audit import Ledger
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Header, Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
+
+from tests.unit.ledger import conftest as files
 
 ROOT = Path(__file__).resolve().parents[3]
 Someone = Callable[[int], Process]
@@ -261,6 +268,94 @@ def test_file_that_is_no_ledger_is_told_and_kept(path: Path, runs: Runs, header:
     with pytest.raises(LedgerError, match=says):
         runs.open(header, someone(1), ["a"])
     assert path.read_bytes() == before
+
+
+def damaged_pages(path: Path) -> None:
+    """A ledger whose first page is whole, so that the damage shows in use alone."""
+    runs = Runs(Store(path))
+    for number in range(3):
+        runs.open(files.HEADER, files.process_number(number), ["a"])
+    content = bytearray(path.read_bytes())
+    for start in range(4096, len(content), 4096):
+        content[start : start + 64] = b"\xff" * 64
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("harm", [garbage, corrupt_page, damaged_pages])
+def test_damaged_file_of_the_fleet_is_moved_aside_and_named_by_the_next(path: Path, header: Header, someone: Someone, harm) -> None:
+    path.parent.mkdir()
+    harm(path)
+    before, journal = path.read_bytes(), Path(f"{path}-journal")
+    runs = Runs(Store(path, quarantine=True))
+    with pytest.raises(LedgerError, match=r"damaged, and was moved to .*Restore a backup.*or run again"):
+        runs.open(header, someone(1), ["a"])
+    (kept,) = path.parent.glob("ledger.db.damaged-*")
+    assert kept.read_bytes() == before
+    assert not path.exists() and not journal.exists()
+    assert runs.open(header, someone(1), ["a"]).fresh
+    with Store(path).read() as db:
+        first = db.exec_driver_sql("SELECT kind, content FROM events WHERE seq = 1").one()
+        assert not verify.verify(Ledger(db)).findings
+    assert first.kind == "ledger.replaced"
+    assert json.loads(first.content)["data"] == {"file": kept.name, "sha256": hashlib.sha256(before).hexdigest()}
+
+
+def test_journal_that_sqlite_could_not_roll_back_is_moved_too(path: Path) -> None:
+    """Else SQLite takes it for one of the new file's, and rolls it back into that."""
+    path.parent.mkdir()
+    garbage(path)
+    journal = Path(f"{path}-journal")
+    journal.write_bytes(b"what was under way")
+    kept = store.Sqlite(path)._set_aside()
+    assert Path(f"{kept}-journal").read_bytes() == b"what was under way"
+    assert not journal.exists() and not path.exists()
+    with Store(path).write() as db:
+        assert store.damaged_before(db) == [kept]
+
+
+def test_of_many_that_find_it_damaged_one_moves_it_and_nobody_the_new_one(path: Path) -> None:
+    path.parent.mkdir()
+    garbage(path)
+    barrier, failures = threading.Barrier(6), list[str]()
+
+    def use() -> None:
+        barrier.wait()
+        for _ in range(4):
+            try:
+                with Store(path, quarantine=True).write() as db:
+                    append_event(db, "test.event", {})
+            except LedgerError as error:
+                failures.append(str(error))
+
+    threads = [threading.Thread(target=use) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(path.parent.glob("ledger.db.damaged-*"))) == 1
+    assert sum("was moved" in failure for failure in failures) == 1
+    with Store(path).read() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM events").scalar() == 6 * 4 - len(failures) + 1
+
+
+def test_file_that_is_not_damaged_is_never_moved(path: Path, header: Header, someone: Someone) -> None:
+    """Whatever went wrong: only what SQLite itself finds damaged is moved."""
+    path.parent.mkdir()
+    other_database(path)
+    with pytest.raises(LedgerError, match="no ledger"):
+        Runs(Store(path, quarantine=True)).open(header, someone(1), ["a"])
+    said = sqlite3.DatabaseError("database disk image is malformed")
+    said.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    assert store.Sqlite(path).quarantine(said) is None
+    assert path.exists()
+
+
+def test_reader_of_a_damaged_file_moves_nothing(path: Path) -> None:
+    path.parent.mkdir()
+    garbage(path)
+    with pytest.raises(LedgerError, match=r"damaged.*mv"), Store(path, quarantine=True).read():
+        pass
+    assert [p.name for p in path.parent.iterdir()] == ["ledger.db"]
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path, header: Header, someone: Someone) -> None:
