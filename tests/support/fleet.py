@@ -100,7 +100,7 @@ class Fleet:
         flags = ["--stale-host-key"] if stale_host_key else []
         self.lab("wipe", "-i", str(self.inventory), *flags, *(nodes or tuple(self.hosts)))
 
-    def sh(self, host: str, script: str, *, check: bool = True, timeout: float = 60) -> str:
+    def sh(self, host: str, script: str, *, check: bool = True, timeout: float = 180) -> str:
         """Run a shell script on a node, past Ansible and past ssh: what a test sees does not depend on what it tests."""
         done = subprocess.run(
             [sys.executable, "-m", "lab", "exec", "-i", str(self.inventory), host, "--", "bash", "-c", script],
@@ -189,7 +189,8 @@ class Process:
     def results(self) -> list[dict[str, Any]]:
         if not self.record.exists():
             return []
-        return [json.loads(line) for line in self.record.read_text().splitlines() if line.endswith("}")]
+        whole, _, _being_written = self.record.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
 
     def kill(self) -> None:
         """End ansible-playbook and its workers at once, as a lost laptop does."""

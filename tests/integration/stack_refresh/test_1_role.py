@@ -13,7 +13,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils import _stacks_program
 
 from tests.support.fleet import ROOT, Run
 
-from .conftest import ONE, TREE, TWO, Stacks, stack
+from .conftest import ONE, TREE, TWO, Stacks, stack, until
 
 MESSAGE = 'web: "quoted", $HOME ${X} \\ 🥧\n\nand a body'
 # Every file that a run could touch, with mode and content; what a check leaves in memory too
@@ -79,15 +79,21 @@ def test_the_status_is_a_table_and_json(stacks: Stacks) -> None:
 
 
 def test_the_node_repairs_by_itself(stacks: Stacks) -> None:
-    # the timer's own run may be under way: it is waited for, and no other comes between
-    stacks.sh("systemctl stop pifleet-stacks.timer && systemctl start pifleet-stacks.service")
-    stacks.sh("docker stop -t 0 web-app-1 && systemctl start pifleet-stacks.service")
+    before = invocation(stacks)
+    stacks.first_run_after("1s")
+    stacks.sh("docker stop -t 0 web-app-1 && systemctl restart pifleet-stacks.timer")
+    until(lambda: invocation(stacks) != before and "inactive" in stacks.sh("systemctl is-active pifleet-stacks.service || true"))
     assert set(stacks.containers()) == {"web-app-1"}
-    lines = stacks.sh("journalctl -t pifleet-stacks -o cat -n 20").splitlines()
-    events = [json.loads(line) for line in lines if line.startswith("{")]
-    assert [e["event"] for e in events[-3:]] == ["refreshed", "started", "succeeded"]
+    lines = stacks.sh(f"journalctl --sync; journalctl _SYSTEMD_INVOCATION_ID={invocation(stacks)} -o cat").splitlines()
+    assert [json.loads(line)["event"] for line in lines if line.startswith("{")] == ["refreshed", "started", "succeeded"]
     assert stacks.sh("pgrep -f '[p]ifleet-stacks.pyz' || true") == "", "nothing stays"
-    stacks.sh("systemctl start pifleet-stacks.timer")
+    stacks.first_run_after("1d")
+    stacks.sh("systemctl restart pifleet-stacks.timer")
+
+
+def invocation(stacks: Stacks) -> str:
+    """Which run of the timer's service is the newest."""
+    return stacks.sh("systemctl show pifleet-stacks.service -P InvocationID").strip()
 
 
 def test_only_what_is_committed_is_deployed_and_the_rest_is_named(stacks: Stacks) -> None:
