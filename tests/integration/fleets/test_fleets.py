@@ -13,7 +13,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds impor
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, verify
 
-from tests.integration.rebuild.conftest import LEDGER, REVIEWS, rows
+from tests.integration.rebuild.conftest import LEDGER, reports_of, rows
 from tests.integration.rebuild.test_2_kills import wait_for_step
 from tests.support.fleet import ROOT, Fleet
 
@@ -34,10 +34,11 @@ def second() -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def three_servers() -> Iterator[Fleet]:
-    """The reports of the rebuilds that the tests make are removed."""
-    before = set(REVIEWS.glob("rebuild-*.md"))
+    """The reports of the rebuilds that the tests make, of the first server, are removed."""
+    first = Fleet(ROOT / "inventory/lab-ha").servers[0]
+    before = reports_of(first)
     yield from started("lab-ha")
-    for report in set(REVIEWS.glob("rebuild-*.md")) - before:
+    for report in reports_of(first) - before:
         report.unlink()
 
 

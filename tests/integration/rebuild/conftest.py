@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,6 @@ from tests.support.fleet import NO_STACKS, ROOT, Fleet, Run
 
 ACCEPT = ("-e", "rebuild_accept_new_host_key=true")
 LEDGER = ROOT / ".pifleet" / "ledger.db"
-REVIEWS = ROOT / "docs" / "governance" / "reviews"
 IMAGE = "docker.io/pifleet/lab-web:1"
 
 
@@ -106,6 +106,11 @@ def rows(query: str, *args: str) -> list[dict[str, Any]]:
         return [dict(row) for row in db.execute(query, args)]
 
 
+def reports_of(node: str) -> set[Path]:
+    """The reports of rebuilds of *node*. Tests of other fleets may write and remove those of their nodes meanwhile."""
+    return set((ROOT / "docs" / "governance" / "reviews").glob(f"rebuild-{node}-*.md"))
+
+
 def steps_of(node: str) -> list[dict[str, Any]]:
     """The steps of the last rebuild of *node*, in order."""
     wanted = "SELECT id FROM rebuilds WHERE host = ? ORDER BY started_at DESC, id DESC LIMIT 1"
@@ -116,14 +121,14 @@ def steps_of(node: str) -> list[dict[str, Any]]:
 def fleet() -> Iterator[Rebuilt]:
     """The four nodes of inventory/lab, with a converged cluster and workloads. The reports that the tests leave are removed."""
     lab = Rebuilt(ROOT / os.environ.get("PIFLEET_TEST_INVENTORY", "inventory/lab"), NO_STACKS)
-    before = set(REVIEWS.glob("rebuild-*.md"))
+    before = reports_of(lab.node)
     lab.up()
     lab.play().require()
     lab.apply(workloads(lab.node))
     lab.settled()
     yield lab
     lab.kubectl("delete", "deployment/pinned", "deployment/free", "daemonset/everywhere", "--ignore-not-found", "--wait=false")
-    for report in set(REVIEWS.glob("rebuild-*.md")) - before:
+    for report in reports_of(lab.node) - before:
         report.unlink()
 
 

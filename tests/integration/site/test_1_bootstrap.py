@@ -96,8 +96,12 @@ def test_the_run_is_on_record(fleet: Fleet) -> None:
     fleet.play("--limit", fleet.servers[0]).require()
     with sqlite3.connect(f"file:{ROOT / '.pifleet/ledger.db'}?mode=ro", uri=True) as ledger:
         ledger.row_factory = sqlite3.Row
-        query = "SELECT r.*, h.host FROM runs r JOIN run_hosts h ON h.run_id = r.id WHERE r.started_at > ? AND r.host_limit = ?"
-        rows = ledger.execute(query, (began, fleet.servers[0])).fetchall()
+        # other fleets, with hosts of the same names, use this ledger at the same time
+        query = (
+            "SELECT r.*, h.host FROM runs r JOIN run_hosts h ON h.run_id = r.id WHERE started_at > ? AND host_limit = ? AND inventory = ?"
+        )
+        place = json.dumps([str(fleet.inventory.relative_to(ROOT))])
+        rows = ledger.execute(query, (began, fleet.servers[0], place)).fetchall()
     assert [r["host"] for r in rows] == [fleet.servers[0]]
     assert rows[0]["ended_at"] > rows[0]["started_at"]
 
@@ -147,7 +151,7 @@ def test_a_workload_runs_on_every_node(fleet: Fleet) -> None:
         },
     }
     fleet.kubectl("apply", "-f", "-", f"<<'E'\n{json.dumps(manifest)}\nE")
-    fleet.kubectl("rollout", "status", "daemonset/hello", "--timeout=90s")
+    fleet.kubectl("rollout", "status", "daemonset/hello", "--timeout=150s")
     pods = json.loads(fleet.kubectl("get", "pods", "-l", "app=hello", "-o", "json"))["items"]
     assert {p["spec"]["nodeName"] for p in pods} == set(fleet.hosts)
     other = next(p for p in pods if p["spec"]["nodeName"] != fleet.servers[0])

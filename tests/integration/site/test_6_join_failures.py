@@ -84,7 +84,7 @@ def test_reported_with_cause_and_hint_and_never_a_hang(fleet: Fleet, tmp_path: P
         for worker, case in workers.items():
             undo.callback(case.after, fleet, worker)
             case.given(fleet, worker)
-        run = broken.play("--limit", ",".join(workers), "-e", f"k3s_join_timeout={TIMEOUT}", timeout=TIMEOUT + 90)
+        run = broken.play("--limit", ",".join(workers), "-e", f"k3s_join_timeout={TIMEOUT}", timeout=TIMEOUT + 300)
     assert run.rc == 2
     failed = {failure["host"]: failure for failure in run.failures}
     states = {worker: failure.get("state") for worker, failure in failed.items()}
