@@ -155,7 +155,9 @@ class Preparation:
         except turn.SupersededError as newer:
             status = replace(refresh.status(self._places), state=SUPERSEDED, error=str(newer))
             return self._outcome(changes, status=status)
-        return self._outcome((*changes, *plan.changes))
+        # another one, of the timer, may be under way by now: that is no word about this one
+        status = replace(refresh.status(self._places), state=refresh.COMPLETED, error="")
+        return self._outcome((*changes, *plan.changes), status=status)
 
     def _predict(self, host: HostPlan, source: Source | None, desired: RefreshPlan | None) -> Outcome:
         if source is None or desired is None or not desired.reason:

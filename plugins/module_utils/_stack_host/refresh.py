@@ -27,6 +27,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places imp
 
 #: reasons of a plan, in the order in which one is preferred to another
 FIRST, NEW_REVISION, OTHER_FOLDER, INTERRUPTED, DIVERGED = "first", "new_revision", "other_folder", "interrupted", "diverged"
+#: a state: it ended, and what it was to bring is in force
+COMPLETED = "completed"
 _HINTS = {
     errno.ENOSPC: "The disk is full: free some space, then run again.",
     errno.EDQUOT: "The disk quota is used up: free some space, then run again.",
@@ -279,7 +281,7 @@ def status(places: RefreshPlaces) -> Status:
     error = str(noted.get("error") or "")
     if not error and places.pending.exists() and not turns.running:
         error = "A checkout was cut off. The next refresh finishes it first."
-    ended = "failed" if error else "completed" if active else "never"
+    ended = "failed" if error else COMPLETED if active else "never"
     return Status(
         state="refreshing" if turns.running else "queued" if turns.waiting else ended,
         revision=active.revision if active else "",

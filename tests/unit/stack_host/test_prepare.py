@@ -142,6 +142,16 @@ def test_without_a_commit_what_is_there_is_kept(setting: Setting) -> None:
     assert compose.exists()
 
 
+def test_one_that_the_timer_has_begun_meanwhile_is_not_taken_for_this_one(setting: Setting) -> None:
+    """The role reconciles what a refresh has completed: it must not leave that out because another one is under way."""
+    setting.run()
+    with turn.take(setting.places.state, "the timer's", time, 1.0):
+        assert refresh.status(setting.places).state == "refreshing"
+        done = setting.run(send=())
+    assert (done.status.state, done.status.error, done.changes) == ("completed", "", ())
+    assert done.status.revision == setting.target.revision
+
+
 def test_a_newer_refresh_that_takes_over_is_told(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     def taken(*_: Any, **__: Any) -> None:
         raise turn.SupersededError("A newer refresh took the place of this one.")
