@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
 
-# how long an example takes says something about the machine's other work, not about the code
-settings.register_profile("pifleet", deadline=None)
+# how long an example takes, or its making, says something about the machine's other work, not about the code; and CI draws the same ones
+# each time, so that a change is judged by what it changes
+settings.register_profile(
+    "pifleet",
+    deadline=None,
+    derandomize=not os.environ.get("PIFLEET_TEST_FULL"),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("pifleet")
 
 _Report = TypeVar("_Report", pytest.TestReport, pytest.CollectReport)

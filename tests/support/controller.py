@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +73,21 @@ class Controller:
 
     def run(self, command: list[str], *, env: dict[str, str] | None = None, cwd: Path = ROOT) -> Played:
         done = subprocess.run(
-            command, cwd=cwd, env=self.env(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+            command, cwd=cwd, env=self.env(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False
         )
         return Played(done.returncode, done.stdout)
 
     def env(self, more: dict[str, str] | None = None) -> dict[str, str]:
         settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CACHE_PLUGIN": "memory", "COLUMNS": "200"}
         return {**os.environ, **settings, "PYTHONUNBUFFERED": "1", **(more or {})}
+
+
+def wait_for_file(path: Path) -> None:
+    """Return once a task has made *path*: Ansible waits for that task then. (An interrupt in the moment of a fork is lost in Python.)"""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no task has made {path}"
+        time.sleep(0.05)
 
 
 def with_callback(folder: Path, text: str) -> dict[str, str]:

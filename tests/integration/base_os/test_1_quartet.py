@@ -53,7 +53,7 @@ def test_other_programs_see_what_was_claimed(converged: Fleet, sh: Shell) -> Non
     files = sh("ls -l /proc/$(systemctl show -p MainPID --value systemd-journald)/fd | grep -o '/[^ ]*journal/[^ ]*' | sort -u")
     assert "/run/log/journal/" in files
     assert "/var/log/journal/" not in files
-    assert sh("systemctl is-system-running || true").strip() == "running"
+    assert sh("timeout 100 systemctl is-system-running --wait || true").strip() == "running"
 
 
 def test_a_container_leaves_out_what_it_cannot_do_and_says_so_once(converged: Fleet) -> None:

@@ -79,7 +79,7 @@ def test_a_killed_dpkg_is_repaired(source: Fleet, base_os: Module, sh: Shell) ->
     # killed in the middle of configuring, as a power cut does it
     sh(
         "apt-get install -y pifleet-slow >/dev/null 2>&1 &"
-        " for i in $(seq 100); do pgrep -f '[p]ifleet-slow.postinst' >/dev/null && break; sleep 0.1; done;"
+        " for i in $(seq 400); do pgrep -f '[p]ifleet-slow.postinst' >/dev/null && break; sleep 0.1; done;"
         " pkill -KILL -x apt-get; pkill -KILL -x dpkg; pkill -KILL -f '[p]ifleet-slow.postinst'; touch /srv/quick"
     )
     assert sh(STATUS % "pifleet-slow") == "install ok half-configured"
@@ -90,29 +90,27 @@ def test_a_killed_dpkg_is_repaired(source: Fleet, base_os: Module, sh: Shell) ->
     assert sh("dpkg --audit") == ""
 
 
-HOLD = (
-    "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep({})"
-)
+HOLD = "import fcntl,sys,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=True); {}"
 
 
-def holder(fleet: Fleet, seconds: int) -> subprocess.Popen[str]:
-    """A process on the node that holds dpkg's lock for so long, as unattended-upgrades does after a boot."""
-    argv = ["docker", "exec", "-i", f"pifleet-{fleet.inventory.name}-{NODE}", "python3", "-c", HOLD.format(seconds)]
-    held = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+def holder(fleet: Fleet, until: str) -> subprocess.Popen[str]:
+    """A process on the node that holds dpkg's lock *until* something, as unattended-upgrades does after a boot."""
+    argv = ["docker", "exec", "-i", f"pifleet-{fleet.inventory.name}-{NODE}", "python3", "-c", HOLD.format(until)]
+    held = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, stdin=subprocess.PIPE)
     assert held.stdout is not None
     assert held.stdout.readline().strip() == "held"
     return held
 
 
 def test_the_lock_is_waited_for(source: Fleet, base_os: Module) -> None:
-    with holder(source, 6):
+    with holder(source, "time.sleep(6)"):
         started = time.monotonic()
         assert base_os(packages=["pifleet-one"])["changed"] is True
         assert time.monotonic() - started > 4
 
 
 def test_a_lock_that_stays_is_reported_with_its_holder(source: Fleet, base_os: Module) -> None:
-    with holder(source, 12):
+    with holder(source, "sys.stdin.read()"):  # which ends with the block
         result = base_os(packages=["pifleet-one"], apt_lock_timeout=3)
     assert "The package lock was held by" in result["msg"]
     assert "(python3)" in result["msg"]

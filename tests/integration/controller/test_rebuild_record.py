@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from typing import Any
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Runs
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import STEPS, Rebuild, from_json, verify
 
-from tests.support.controller import ROOT, Controller, Played
+from tests.support.controller import ROOT, Controller, Played, wait_for_file
 from tests.support.rebuild_details import DETAILS
 
 NODE = "pi-4.local"
@@ -155,12 +154,12 @@ def test_failed_host_is_resumed_by_the_next_run(controller: Controller) -> None:
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_killed_run_is_resumed_by_the_next(controller: Controller, sent: signal.Signals) -> None:
-    wait = {"ansible.builtin.wait_for": {"timeout": 60}}
+    wait = {"ansible.builtin.shell": "touch '{{ fleet_root }}/at-work' && exec sleep 60"}
     command = controller.command(play(started(), *steps("retire", "prepare"), wait), "--limit", "one")
     child = subprocess.Popen(command, cwd=ROOT, env=controller.env(), stdout=subprocess.DEVNULL, start_new_session=True)
-    _wait_for_step(controller, "prepare")
+    wait_for_file(controller.folder / "at-work")
     child.send_signal(sent)
-    child.wait(timeout=20)
+    child.wait(timeout=60)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     checked = controller.play(play(), "--limit", "one", "--check")
@@ -175,17 +174,6 @@ def test_killed_run_is_resumed_by_the_next(controller: Controller, sent: signal.
         ("prepare", "interrupted"),
         ("workloads", "ok"),
     ]
-
-
-def _wait_for_step(controller: Controller, name: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with suppress(LedgerError, IndexError):
-            if recorded(controller)[0].attempts[0].steps[-1].step == name:
-                time.sleep(1)  # to be in the task after it: an interrupt in the moment of a fork is lost in Python
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"the step {name} was not reached")
 
 
 def test_report_of_a_run_that_was_killed_before_its_commit_is_replaced(controller: Controller) -> None:

@@ -82,7 +82,7 @@ class Boundary:
 
     def ended(self) -> bool:
         """Whether every service that was started has been ended, by somebody else."""
-        return all(child.wait(5) for child in self._living)
+        return all(child.wait(60) for child in self._living)
 
 
 def other_owner(at: Boundary) -> None:

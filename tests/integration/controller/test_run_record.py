@@ -8,15 +8,14 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Run, Runs
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
-from tests.support.controller import ROOT, Controller, with_callback
+from tests.support.controller import ROOT, Controller, wait_for_file, with_callback
 
 OPEN = """
 - name: Open the record
@@ -186,12 +185,14 @@ def test_without_the_callback_it_is_said_and_the_next_run_reports(controller: Co
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_run_that_is_killed_is_reported_by_the_next(controller: Controller, sent: signal.Signals) -> None:
-    wait = "\n- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.wait_for: {timeout: 60}\n"
+    wait = (
+        "\n- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.shell: touch '{{ fleet_root }}/at-work' && exec sleep 60\n"
+    )
     command = controller.command(OPEN + wait + CLOSE, "--limit", "one")
     child = subprocess.Popen(command, cwd=ROOT, env=controller.env(), stdout=subprocess.DEVNULL, start_new_session=True)
-    _wait_for_the_record(controller)
+    wait_for_file(controller.folder / "at-work")
     child.send_signal(sent)
-    child.wait(timeout=20)
+    child.wait(timeout=60)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     (killed,) = recorded(controller)
@@ -201,17 +202,6 @@ def test_run_that_is_killed_is_reported_by_the_next(controller: Controller, sent
     assert recorded(controller)[0].status == "running", "a check marks nothing"
     assert killed.run_id in controller.play(OPEN + CLOSE, "--limit", "one").out
     assert [r.status for r in recorded(controller)] == ["interrupted", "checked", "succeeded"]
-
-
-def _wait_for_the_record(controller: Controller) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(LedgerError):
-            if recorded(controller):
-                time.sleep(0.3)
-                return
-        time.sleep(0.05)
-    raise AssertionError("nothing was recorded")
 
 
 def test_check_leaves_the_record_that_a_check_ran(controller: Controller) -> None:

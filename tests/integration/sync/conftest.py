@@ -103,7 +103,7 @@ class SyncFleet:
                 assert found.fetchall() == []
 
     def _both(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.store.name)
+        db = sqlite3.connect(self.store.name, timeout=60)  # a service or the hub may write just now
         db.execute("ATTACH ? AS hub", (str(self.hub.folder / "hub.db"),))
         return db
 

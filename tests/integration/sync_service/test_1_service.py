@@ -121,7 +121,7 @@ def test_live_orphan_is_found_and_ended_by_the_remedy(controller: Controller) ->
     assert controller.sh(f"kill -0 {running}").rc == 0, "to look ends nothing"
     played = controller.sync("mode=stop")
     assert (played.rc, f"ended pid {running}" in played.out) == (0, True), played.out
-    assert controller.sh(f"kill -0 {running}").rc != 0
+    controller.eventually(lambda: controller.sh(f"kill -0 {running}").rc != 0)
     assert controller.sync("check=true").rc == 0
 
 

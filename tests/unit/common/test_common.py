@@ -48,7 +48,7 @@ def test_killed_while_writing_a_reader_sees_only_whole_contents(tmp_path):
     )
     for _ in range(5):
         writer = subprocess.Popen([sys.executable, "-c", script, os.path.join(os.getcwd(), ".collections"), str(target)])
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not target.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.1)

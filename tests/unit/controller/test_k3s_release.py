@@ -50,7 +50,7 @@ def request_(tmp_path: Path, site: Site) -> store.Request:
 
 
 def downloader(**changes: object) -> Downloader:
-    return replace(Downloader(timeout=0.5, sleep=lambda _seconds: None), **changes)  # type: ignore[arg-type]
+    return replace(Downloader(sleep=lambda _seconds: None), **changes)  # type: ignore[arg-type]
 
 
 def left_overs(folder: Path) -> list[str]:

@@ -36,7 +36,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a process that wants a turn."""
     started = []
 
-    def begin(wants: str, timeout: float = 20.0) -> subprocess.Popen[str]:
+    def begin(wants: str, timeout: float = 120.0) -> subprocess.Popen[str]:
         argv = [sys.executable, "-c", WORKER, str(tmp_path), wants, str(timeout)]
         started.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
@@ -55,7 +55,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not what():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
@@ -64,7 +64,7 @@ def until(what: Callable[[], bool]) -> None:
 def end(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_the_newest_takes_the_place_of_the_one_that_waits(start: Start, tmp_path: Path) -> None:

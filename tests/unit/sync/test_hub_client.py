@@ -32,7 +32,7 @@ def http(status: int, body: bytes, *headers: str) -> bytes:
 
 
 @contextmanager
-def answering(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[tuple[HttpHub, list[bytes]]]:
+def answering(*answers: bytes | Callable[[socket.socket], None], read_seconds: float = 30.0) -> Iterator[tuple[HttpHub, list[bytes]]]:
     """A hub that answers each connection with the next of *answers*, and what it was sent."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -53,7 +53,7 @@ def answering(*answers: bytes | Callable[[socket.socket], None]) -> Iterator[tup
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         identity = Identity("team-a", "pi-cluster", f"http://127.0.0.1:{server.getsockname()[1]}")
-        with HttpHub(identity, Token(SECRET, "fingerprint"), read_seconds=0.3) as hub:
+        with HttpHub(identity, Token(SECRET, "fingerprint"), read_seconds=read_seconds) as hub:
             yield hub, asked
     thread.join(2)
 
@@ -154,7 +154,7 @@ def silence(_connection: socket.socket) -> None:
 @pytest.mark.parametrize("slow", [drip, silence])
 def test_hub_that_is_too_slow(slow: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_client, "ANSWER_SECONDS", 0.2)
-    with answering(slow) as (hub, _asked), pytest.raises(HubError, match=r"cannot be used|longer than"):
+    with answering(slow, read_seconds=0.3) as (hub, _asked), pytest.raises(HubError, match=r"cannot be used|longer than"):
         hub.send_events([ROW])
 
 

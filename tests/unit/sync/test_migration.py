@@ -359,7 +359,7 @@ ROWS = strategies.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rows=ROWS, batch=strategies.integers(1, 4), fails=strategies.integers(0, 40))
 def test_nothing_is_lost_or_doubled(
     path: Path, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int, str]], batch: int, fails: int

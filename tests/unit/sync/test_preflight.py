@@ -272,9 +272,9 @@ def test_it_only_looks_and_is_quick(root: Path, leave: Leave, monkeypatch: pytes
     asked(root)
     took = []
     for _ in range(5):
-        begun = time.perf_counter()
+        begun = time.process_time()
         asked(root)
-        took.append(time.perf_counter() - begun)
+        took.append(time.process_time() - begun)
     assert min(took) < 0.1
     assert seen() == before
 

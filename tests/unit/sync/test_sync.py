@@ -303,9 +303,9 @@ def test_services_are_ended_and_forgotten(root: Path) -> None:
     kind, stubborn = running(root, "owner.json"), running(root, "services/1.json", ignore=True)
     leave_record(root / ".pifleet/sync", owner_record(process_started="0"), "services/2.json")
     (root / ".pifleet/sync/services/3.json").write_text("{")
-    done = sync.stop_services(identity.load(root), seconds=0.3)
+    done = sync.stop_services(identity.load(root), seconds=2.0)
     assert [line.split()[0] for line in done] == ["ended", "ended", "removed", "removed"]
-    assert (kind.wait(5), stubborn.wait(5)) == (-signal.SIGTERM, -signal.SIGKILL)
+    assert (kind.wait(30), stubborn.wait(30)) == (-signal.SIGTERM, -signal.SIGKILL)
     assert owner.read_all(root / ".pifleet/sync") == ()
     assert sync.stop_services(identity.load(root)) == []
 
