@@ -19,6 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / ".collections"
 
@@ -82,6 +84,7 @@ class HubProcess:
     def start(self) -> HubProcess:
         """Start the hub, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or free_port()
         words = ["--database", str(self.folder / "hub.db"), "serve", "--port", str(self.port), "--port-file", str(self.folder / "port")]
         if self.tls:
             if self.ca is None:
@@ -102,7 +105,6 @@ class HubProcess:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "the hub does not start"
             time.sleep(0.02)
-        self.port = int((self.folder / "port").read_text())
         return self
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:

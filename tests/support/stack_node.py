@@ -85,11 +85,11 @@ class StackNode:
         self.container = container
 
     # -- the node --------------------------------------------------------------------------------------------------------
-    def exec(self, *argv: str, stdin: bytes | None = None, timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
+    def exec(self, *argv: str, stdin: bytes | None = None, timeout: float = 300) -> subprocess.CompletedProcess[bytes]:
         command = ["docker", "exec", "--interactive", self.container, *argv]
         return subprocess.run(command, input=stdin or b"", capture_output=True, timeout=timeout, check=False)
 
-    def sh(self, script: str, *, check: bool = True, timeout: float = 120) -> str:
+    def sh(self, script: str, *, check: bool = True, timeout: float = 300) -> str:
         """Run a shell script as root; its standard output."""
         done = self.exec("bash", "-c", script, timeout=timeout)
         assert not check or done.returncode == 0, f"{script}: {done.stdout[-1000:]!r} {done.stderr[-2000:]!r}"
@@ -158,7 +158,7 @@ class StackNode:
         name = f"ansible_collections.pifleet.ops.plugins.modules.{module}"
         return ["env", f"PYTHONPATH={CODE}", "python3", "-B", "-m", name], json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
 
-    def run(self, module: str, *, check: bool = False, diff: bool = False, limit: float = 120, **options: Any) -> Result:
+    def run(self, module: str, *, check: bool = False, diff: bool = False, limit: float = 600, **options: Any) -> Result:
         argv, stdin = self.command(module, options, check=check, diff=diff)
         began = time.monotonic()
         done = self.exec(*argv, stdin=stdin, timeout=limit)
@@ -240,7 +240,7 @@ class StackNode:
         """What a container's program answers over HTTP."""
         return self.sh(f"curl -sS --max-time 5 http://{self.address(container)}:8080{path}")
 
-    def wait_for(self, what: str, script: str, timeout: float = 30) -> None:
+    def wait_for(self, what: str, script: str, timeout: float = 120) -> None:
         """Until *script* ends well on the node."""
         deadline = time.monotonic() + timeout
         while self.exec("bash", "-c", script).returncode != 0:
@@ -269,7 +269,7 @@ class Running:
         self.node.sh(f"{below}; kill -KILL $(below {self.pid})" if whole else f"kill -KILL {self.pid}", check=False)
         self._process.wait(30)
 
-    def wait(self, timeout: float = 120) -> Result:
+    def wait(self, timeout: float = 600) -> Result:
         out, err = self._process.communicate(timeout=timeout)
         return answer(self._process.returncode, out, err, time.monotonic() - self._began)
 

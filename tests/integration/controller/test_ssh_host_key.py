@@ -20,6 +20,7 @@ import pytest
 from lab import system
 from lab.console import Console
 from tests.support.controller import Controller, Played
+from tests.support.ports import free_port
 
 KINDS = ("ed25519", "rsa")
 PLAY = """
@@ -185,10 +186,7 @@ def node(keys: Path, tmp_path: Path) -> Iterator[Node]:
     shutil.copytree(keys, folder)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd's own, which the package leaves to the service manager
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    made = Node(folder, port)
+    made = Node(folder, free_port())
     try:
         yield made
     finally:

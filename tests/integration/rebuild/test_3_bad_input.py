@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
-from tests.integration.rebuild.conftest import ACCEPT, LEDGER, Rebuilt, rows
+from tests.integration.rebuild.conftest import ACCEPT, Rebuilt, rows
 from tests.support.fleet import Process
 
 
@@ -82,13 +83,13 @@ def test_a_node_that_is_alive_elsewhere_is_never_retired(swapped: Rebuilt) -> No
         address(own)
 
 
-def test_a_node_that_comes_back_meanwhile_is_not_retired(swapped: Rebuilt) -> None:
-    """Its kubelet reports after the cluster was asked and before the Node goes: a lock on the ledger holds the run in between."""
+def test_a_node_that_comes_back_meanwhile_is_not_retired(swapped: Rebuilt, tmp_path: Path) -> None:
+    """Its kubelet reports after the cluster was asked and before the Node goes: a lock on its ledger, which is its own, holds the run."""
     node = swapped.node
     uid = swapped.nodes()[node]["metadata"]["uid"]
-    process = swapped.start("site.yml", "--limit", node, *ACCEPT)
+    process = swapped.start("site.yml", "--limit", node, *ACCEPT, "-e", f"fleet_root={tmp_path}")
     until(lambda: came_to("Open the run's record", process), process)
-    with closing(sqlite3.connect(LEDGER, timeout=30)) as db:
+    with closing(sqlite3.connect(tmp_path / ".pifleet" / "ledger.db", timeout=30)) as db:
         db.execute("BEGIN IMMEDIATE")
         until(lambda: came_to("Ask the cluster what it knows", process), process)
         alive = json.dumps({"spec": {"renewTime": datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}})

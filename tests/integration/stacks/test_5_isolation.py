@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.stack_node import Result, StackNode, compose, serves
 
-LIMIT = 15  # seconds for one stack
+LIMIT = 45  # seconds for one stack: more than a sound one takes on a machine that has much else to do
 GOOD = [f"good-{number:02d}" for number in range(16)]
 HANGING = """\
 services:
@@ -19,7 +19,7 @@ services:
 BAD = {
     "bad-invalid": ("services: {a: {image: [}", ("yaml",)),
     "bad-image": (compose({"a": serves("pifleet/not-there:1"), "b": serves()}), ("pifleet/not-there:1",)),
-    "bad-hanging": (HANGING, ("took longer than 15 seconds", "stacks_timeout", "bad-hanging-job-1 has not completed")),
+    "bad-hanging": (HANGING, (f"took longer than {LIMIT} seconds", "stacks_timeout", "bad-hanging-job-1 has not completed")),
     "bad-crashing": (compose({"a": serves(command="[crash, '0.2', '7']", restart="always")}), ("crash", "7")),
 }
 
@@ -50,7 +50,7 @@ def test_each_says_its_cause(first: Result, name: str) -> None:
 
 
 def test_it_ends_within_the_time_limits(first: Result) -> None:
-    assert first.seconds < LIMIT + 15
+    assert first.seconds < 2 * LIMIT
 
 
 def test_the_good_ones_run(engine: StackNode, first: Result) -> None:

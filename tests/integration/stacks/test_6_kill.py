@@ -81,8 +81,8 @@ def test_the_lock_of_a_killed_run_stops_nobody(node: StackNode) -> None:
     run.kill(whole=True)
     node.stack("web", compose({"a": serves()}))
     began = time.monotonic()
-    assert node.reconcile().require().statuses == {"web": "synced"}
-    assert time.monotonic() - began < 20
+    assert node.reconcile(timeout=120).require().statuses == {"web": "synced"}
+    assert time.monotonic() - began < 100, "it was not waited for"
 
 
 def test_what_a_kill_can_leave_behind_is_mended(node: StackNode) -> None:

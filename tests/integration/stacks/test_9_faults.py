@@ -32,7 +32,7 @@ def test_docker_down_is_predicted_from_what_was_there_last_and_one_clear_error_o
             assert result.failed
             assert "docker" in result.message.lower()
             assert "Traceback" not in result.message + result.stderr
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 60
     finally:
         node.sh("systemctl start docker")
     node.wait_for("the engine", "docker ps >/dev/null")
@@ -50,7 +50,7 @@ def test_an_engine_that_hangs_is_given_up(node: StackNode) -> None:
     try:
         began = time.monotonic()
         result = node.reconcile(timeout=4)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert result.failed
         assert "Traceback" not in result.message + result.stderr
     finally:
