@@ -101,7 +101,7 @@ class Rebuilt(Fleet):
 
 def rows(query: str, *args: str) -> list[dict[str, Any]]:
     """Rows of the ledger, past the code that writes it."""
-    with closing(sqlite3.connect(f"{LEDGER.as_uri()}?mode=ro", uri=True)) as db:
+    with closing(sqlite3.connect(f"{LEDGER.as_uri()}?mode=ro", uri=True, timeout=60)) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute(query, args)]
 

@@ -200,7 +200,7 @@ def test_evidence_without_one_step_is_noticed(fleet: Rebuilt, tmp_path: Path) ->
     for step in steps:
         copy = tmp_path / "ledger.db"
         copy.unlink(missing_ok=True)
-        with closing(sqlite3.connect(LEDGER)) as kept, closing(sqlite3.connect(copy)) as db, db:
+        with closing(sqlite3.connect(LEDGER, timeout=60)) as kept, closing(sqlite3.connect(copy)) as db, db:
             kept.backup(db)  # of one moment, though others write
             db.execute("DELETE FROM rebuild_steps WHERE rebuild_id = ? AND number = ?", (step["rebuild_id"], step["number"]))
         assert any(step["step"] in finding for finding in verify(Rebuilds(Store(copy)).get(step["rebuild_id"])))

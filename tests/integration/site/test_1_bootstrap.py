@@ -94,7 +94,7 @@ def test_units_and_files_on_the_nodes(fleet: Fleet) -> None:
 def test_the_run_is_on_record(fleet: Fleet) -> None:
     began = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     fleet.play("--limit", fleet.servers[0]).require()
-    with sqlite3.connect(f"file:{ROOT / '.pifleet/ledger.db'}?mode=ro", uri=True) as ledger:
+    with sqlite3.connect(f"file:{ROOT / '.pifleet/ledger.db'}?mode=ro", uri=True, timeout=60) as ledger:
         ledger.row_factory = sqlite3.Row
         # other fleets, with hosts of the same names, use this ledger at the same time
         query = (

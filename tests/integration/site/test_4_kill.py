@@ -24,7 +24,7 @@ def test_nodes_that_lost_their_cluster_begin_a_new_one_and_it_is_said(fleet: Fle
 
 def status_of(pid: int) -> str:
     """What the ledger says of the newest run of a process."""
-    with closing(sqlite3.connect(ROOT / ".pifleet" / "ledger.db")) as ledger:
+    with closing(sqlite3.connect(ROOT / ".pifleet" / "ledger.db", timeout=60)) as ledger:
         found = ledger.execute("SELECT status FROM runs WHERE pid = ? ORDER BY started_at DESC LIMIT 1", (pid,)).fetchone()
     return str(found[0])
 

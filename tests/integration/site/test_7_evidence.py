@@ -60,7 +60,7 @@ def test_with_the_callback_broken_on_purpose_site_fails_at_the_gate(converged: F
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the ledger that the runs of this checkout have left."""
     path = tmp_path_factory.mktemp("ledger") / "ledger.db"
-    with closing(sqlite3.connect(f"file:{LEDGER}?mode=ro", uri=True)) as old, closing(sqlite3.connect(path)) as new:
+    with closing(sqlite3.connect(f"file:{LEDGER}?mode=ro", uri=True, timeout=60)) as old, closing(sqlite3.connect(path)) as new:
         old.backup(new)
     with Store(path).write():
         """One that an older code has left is upgraded first, as by the next run."""
