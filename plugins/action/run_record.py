@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ try:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin, process
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import Head, hash_at, head_of, text_of, utc_now
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Header, Interrupted, Runs
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Artifact, Header, Interrupted, Runs
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.statements import Statements
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 except ImportError as error:
@@ -147,8 +147,13 @@ class ActionModule(LedgerAction):
 
     def _note(self, params: dict[str, Any]) -> dict[str, Any]:
         if self._task.check_mode:
-            return {"run_id": None, "sha256": None}
-        artifact, secrets = params["artifact"], tuple(self._secrets())
+            return {"run_id": None, "sha256": None, "recorded": {}}
+        secrets = tuple(self._secrets())
+        kept = self._keep(params, secrets) if params["artifact"] else None
+        return {"sha256": kept.sha256 if kept else None, "recorded": self._collect(params["unattended"] or {}, secrets)}
+
+    def _keep(self, params: dict[str, Any], secrets: tuple[str, ...]) -> Artifact | None:
+        artifact = params["artifact"]
         content = scrubbed(artifact["content"], secrets).encode()
         events = stack_events.told(cleaned(params["stacks"] or {}, secrets))
         kept = self._runs.attach(self._process, artifact["name"], artifact["media_type"], content, events)
@@ -156,7 +161,18 @@ class ActionModule(LedgerAction):
             display.warning(
                 f"{artifact['name']} is not kept as evidence, because no run was opened in the ledger (run_record state=opened)."
             )
-        return {"sha256": kept.sha256 if kept else None}
+        return kept
+
+    def _collect(self, unattended: dict[str, list[dict[str, Any]]], secrets: tuple[str, ...]) -> dict[str, list[str]]:
+        """Keep what nodes did by themselves, and return by host the ids of what is evidence now, whoever made it so."""
+        found = stack_events.attempts(unattended)
+        clean = [replace(one, event=replace(one.event, data=cleaned(one.event.data, secrets))) for one in found]
+        if not self._runs.collect(self._process, clean):
+            display.warning(
+                "What nodes did by themselves stays with them, because no run was opened in the ledger (run_record state=opened)."
+            )
+            return {}
+        return {host: [one.id for one in found if one.event.host == host] for host in unattended}
 
     def _close(self, params: dict[str, Any]) -> dict[str, Any]:
         """The gate: a run whose evidence is missing has failed, because Ansible itself only warns of a callback that fails."""

@@ -32,7 +32,7 @@ options:
   state:
     description:
       - V(opened) begins the record.
-      - V(noted) keeps O(artifact) with the open run. Outside of an open run it warns and keeps nothing.
+      - V(noted) keeps O(artifact), O(unattended) or both with the open run. Outside of an open run it warns and keeps nothing.
       - V(closed) ends the record with an outcome for every host. Fails where no record was opened, and where the callback did not
         record the run.
     type: str
@@ -58,6 +58,12 @@ options:
     description:
       - What M(pifleet.ops.stack_reconcile) or M(pifleet.ops.stack_acknowledge) returned, by host. Each stack that was changed, or is not as
         desired, becomes an event C(stack.)I(status) (C(stack.removed) of one that was taken away), which names O(artifact) as its body.
+      - What looks like a secret is masked before.
+    type: dict
+  unattended:
+    description:
+      - What nodes did by themselves, as M(pifleet.ops.stack_host) returned it, by host. Each attempt becomes an event C(stack.)I(status)
+        with the attempt's own times, once for ever. RV(recorded) is what the node may forget then.
       - What looks like a secret is masked before.
     type: dict
   anchor:
@@ -194,6 +200,10 @@ sha256:
   description: Checksum of the artifact as it was kept. Null where nothing was kept.
   type: str
   returned: O(state=noted)
+recorded:
+  description: Ids of the attempts of O(unattended) that are in the ledger now, by host. M(pifleet.ops.stack_reconcile) takes them.
+  type: dict
+  returned: O(state=noted)
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -209,10 +219,11 @@ ARGUMENT_SPEC = {
         },
     },
     "stacks": {"type": "dict"},
+    "unattended": {"type": "dict"},
     "anchor": {"type": "bool", "default": False},
     "anchor_path": {"type": "path", "default": "/var/lib/pifleet/evidence"},
 }
-REQUIRED_IF = [("state", "noted", ("artifact",))]
+REQUIRED_IF = [("state", "noted", ("artifact", "unattended"), True)]
 
 
 def main():

@@ -218,6 +218,35 @@ temporary:
   description: Folder to remove once a check is over. Empty where there is none.
   type: str
   returned: success
+unattended:
+  description:
+    - What the timer's runs did to stacks by themselves and is not evidence yet, oldest first. M(pifleet.ops.run_record) makes it evidence,
+      O(pifleet.ops.stack_reconcile#module:recorded) lets the node forget it. Empty in check mode.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    id:
+      description: What tells the attempt from all others.
+      type: str
+    project:
+      description: Compose project of the stack.
+      type: str
+    revision:
+      description: Commit of the desired state that was applied.
+      type: str
+    began_at:
+      description: When it began, by the node's clock. UTC, ISO 8601.
+      type: str
+    ended_at:
+      description: When it ended. Empty for one that was cut off.
+      type: str
+    stack:
+      description: How the stack was then, in short, as M(pifleet.ops.stack_reconcile) returns it.
+      type: dict
+    lost:
+      description: How many earlier attempts, at most, the node had no room for.
+      type: int
 wanted:
   description: Names of what the controller has to send before anything can be done. The controller does, and calls again.
   type: list
@@ -235,7 +264,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import as_diff, as_result
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import engine, git, places, prepare, refresh, unattended, units
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.host_plan import File, Pool, Wanted
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks import options
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import options, unattended_log
 
 KEY_LIMIT = 30  # seconds to fetch the key of Docker's packages
 
@@ -367,12 +396,17 @@ def fetch(url):
         return answer.read().decode("utf-8", errors="replace")
 
 
+def unattended_of(module):
+    """Return what the timer's runs did and is not evidence yet."""
+    return [] if module.check_mode else unattended_log.collect(options.OPTIONS["state_dir"]["default"])
+
+
 def main():
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
         outcome = prepare.Preparation(request_of(module.params), argv.run, time, "/", fetch).prepare(check=module.check_mode)
     except PifleetError as error:
-        module.fail_json(msg=str(error), refresh=asdict(refresh.status(places.RefreshPlaces.below())))
+        module.fail_json(msg=str(error), refresh=asdict(refresh.status(places.RefreshPlaces.below())), unattended=unattended_of(module))
     if outcome.status.state == prepare.SUPERSEDED:
         module.warn(f"{outcome.status.error} Its run reconciles the stacks.")
     module.exit_json(
@@ -384,6 +418,7 @@ def main():
         home=outcome.home,
         temporary=outcome.temporary,
         wanted=list(outcome.missing),
+        unattended=unattended_of(module),
     )
 
 

@@ -18,6 +18,14 @@ description:
   - A stack is called synced only after its containers were seen running, and healthy, for a while.
   - Containers and Compose projects of others are never touched.
   - One bad stack stops no other. The module fails after it finished the others, and still returns all of RV(stacks).
+options:
+  recorded:
+    description:
+      - Ids of what the timer's runs did by themselves and is evidence by now (RV(pifleet.ops.run_record#module:recorded)). The node forgets
+        them; in check mode it does not.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment: [pifleet.ops.stacks]
 seealso:
   - module: pifleet.ops.stack_info
@@ -158,9 +166,19 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks import answer, local, options, reconcile
 
 
+def forget(module):
+    """Forget what is evidence by now. A converged node has nothing of that, and loads nothing for it."""
+    if module.params["recorded"] and not module.check_mode:
+        from ansible_collections.pifleet.ops.plugins.module_utils._stacks import unattended_log
+
+        unattended_log.forget(module.params["state_dir"], module.params["recorded"])
+
+
 def main():
-    module = AnsibleModule(argument_spec=dict(options.OPTIONS), supports_check_mode=True)
+    recorded = {"type": "list", "elements": "str", "default": []}
+    module = AnsibleModule(argument_spec={**options.OPTIONS, "recorded": recorded}, supports_check_mode=True)
     try:
+        forget(module)
         with in_force.desired_state(module.params["path"]) as tracked:
             settings = replace(options.settings(module.params), tracked=tracked)
             report = reconcile.reconcile(settings, local.ports(), check=module.check_mode)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks import apply, records, state
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import apply, records, state, status, unattended_log
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.case import NOTHING, Case
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.gate import Gate
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import BusyError, Lock
@@ -29,13 +29,15 @@ _LAST_LOOK = 10.0
 
 @dataclass(slots=True)
 class Attempt:
-    """A stack that is worked on, under its lock. *watch* is None where there is nothing to be seen: it failed, or was removed."""
+    """A stack that is worked on, under its lock. *watch* is None where there is nothing to be seen: it failed, or was removed;
+    *logged*: what an unattended run keeps of it."""
 
     case: Case
     lock: Lock
     work: apply.Work
     watch: Watch | None = None
     error: str = ""
+    logged: unattended_log.Attempt | None = None
 
 
 def names_in_the_way(cases: Sequence[Case]) -> set[str]:
@@ -52,6 +54,7 @@ class Attempts:
         self._settings, self._ports, self._clock, self._gate = settings, ports, ports.clock, gate
         self._started: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._broken: BaseException | None = None
+        self._log = unattended_log.UnattendedLog(settings.state_dir, self._clock.now()) if settings.unattended else None
 
     def make(self, cases: Sequence[Case]) -> None:
         """Work on *cases*, which need it. How it went is in them, and kept on the node, afterwards."""
@@ -127,6 +130,8 @@ class Attempts:
         before = {c.id: c.restarts for c in case.containers}
         if case.to_do:
             self._ports.log("started", {"stack": case.name, "revision": settings.revision, "plan_digest": case.plan.digest})
+            if self._log:
+                attempt.logged = self._log.begin(status.of(case, settings.owner), settings.revision, self._clock.now())
             attempt.work.record = records.begun(case, settings.owner, self._clock.now())
             state.save(settings.state_dir, attempt.work.record)
             self._gate.begin(case)
@@ -224,17 +229,30 @@ class Attempts:
                 case.error = error
                 self._ports.log("failed", {"stack": case.name, "revision": settings.revision, "error": error})
                 case.record = records.failed(case, attempt.work.record, settings, self._clock.now(), error)
+                self._end(case, attempt.logged)
                 state.save(settings.state_dir, case.record)
                 return
+            case.settled = True
             if case.folder is None:
-                state.forget(settings.state_dir, case.project)
                 case.record, case.containers = None, ()
+                self._end(case, attempt.logged)
+                state.forget(settings.state_dir, case.project)
             else:
                 case.record = records.synced(case, attempt.work.record, settings, self._clock.now())
+                self._end(case, attempt.logged)
                 state.save(settings.state_dir, case.record)
             self._gate.use_up(case)
-            case.settled = True
             self._ports.log("succeeded", {"stack": case.name, "revision": settings.revision, "changed": str(case.changed).lower()})
+
+    def _end(self, case: Case, logged: unattended_log.Attempt | None = None) -> None:
+        """Keep how an unattended attempt ended, before the stack's record says so: cut off in between, the next run looks again.
+
+        Where there was nothing to carry out (*logged* None), the same as before is nothing new.
+        """
+        before, after = case.loaded, case.record
+        same = before is not None and after is not None and (before.status, before.last_error) == (after.status, after.last_error)
+        if self._log and (logged or not same):
+            self._log.end(logged, status.of(case, self._settings.owner), self._settings.revision, self._clock.now())
 
     def _look_again(self, cases: Sequence[Case]) -> None:
         """Count what failed attempts left behind."""
@@ -258,5 +276,7 @@ class Attempts:
         """The same, under the stack's lock."""
         found = records.kept(case, self._settings, self._clock.now())
         if found is not None and found != case.loaded:
-            state.save(self._settings.state_dir, found)
             case.record = found
+            if case.error:
+                self._end(case)
+            state.save(self._settings.state_dir, found)

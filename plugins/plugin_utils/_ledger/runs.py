@@ -14,10 +14,18 @@ from typing import Any
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import Body
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.recording import KINDS, Counts, Recording
-from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Told
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Attempt, Told
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import MAX_BODY, add_body, append_event, text_of, utc_now
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import artifacts, bodies, rebuild_steps, rebuilds, run_hosts, runs
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import (
+    artifacts,
+    bodies,
+    collected,
+    rebuild_steps,
+    rebuilds,
+    run_hosts,
+    runs,
+)
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
 from sqlalchemy import Connection, Row, func, insert, select, update
 
@@ -204,6 +212,17 @@ class Runs:
             for event in events:
                 append_event(db, event.kind, event.data, run_id=run_id, host=event.host, bodies=[made.body], now=self._now)
             return made
+
+    def collect(self, process: Process, attempts: Sequence[Attempt]) -> bool:
+        """Keep what nodes did by themselves as events of this process's open run, each once for ever. Return False where no run is open."""
+        with self._store.write() as db:
+            run_id = open_run_of(db, process)
+            for attempt in attempts if run_id else ():
+                if db.execute(select(collected.c.id).where(collected.c.id == attempt.id)).first() is None:
+                    told = attempt.event
+                    event = append_event(db, told.kind, told.data, run_id=run_id, host=told.host, now=self._now)
+                    db.execute(insert(collected), {"id": attempt.id, "event_id": event.event_id})
+            return run_id is not None
 
     def current(self, process: Process) -> str | None:
         """Return the id of the run that *process* has open; None where it has none, or where there is no ledger yet."""

@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0005"
+HEAD = "0006"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001", "0002", "0003", "0004", "0005")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 metadata = MetaData(
     naming_convention={
@@ -331,4 +331,13 @@ release_phases = Table(
     Column("started_at", String),
     Column("ended_at", String),
     Column("detail", JSON, nullable=False),
+)
+
+# what nodes did by themselves and offered as evidence: a node whose word was not taken back offers it again
+collected = Table(
+    "collected",
+    metadata,
+    # the node's own id of it
+    Column("id", String, primary_key=True),
+    Column("event_id", ForeignKey("events.id"), nullable=False),
 )

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Run, Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
@@ -246,6 +247,42 @@ def test_secrets_enter_neither_ledger_nor_output(controller: Controller) -> None
     assert b"kept: yes" in body
     everything = body + (controller.folder / ".pifleet" / "ledger.db").read_bytes() + played.out.encode()
     assert not [s for s in (b"correcthorse", b"hunter2", b"sesame") if s in everything]
+
+
+NODE_DID = """
+- hosts: one
+  gather_facts: false
+  vars:
+    ansible_become_password: correcthorse
+    attempt:
+      project: web
+      revision: rev2
+      began_at: "2026-01-01T00:00:00.000000Z"
+      ended_at: "2026-01-01T00:00:09.000000Z"
+      lost: 0
+      stack: {name: web, status: failed, changed: true, last_error: "no: correcthorse, password=hunter2", drift: [], actions: []}
+  tasks:
+    - pifleet.ops.run_record:
+        state: noted
+        unattended: {one: ["{{ attempt | combine({'id': '20260101T000000.000000Z-00ff'}) }}"], two: []}
+      register: kept
+    - ansible.builtin.assert: {that: kept.recorded == wanted}
+"""
+
+
+def test_what_a_node_did_by_itself_is_recorded_once_however_often_it_is_offered(controller: Controller) -> None:
+    wanted = '{"wanted": {"one": ["20260101T000000.000000Z-00ff"], "two": []}}'
+    for _ in range(2):
+        played = controller.play(OPEN + NODE_DID + CLOSE, "--limit", "one,two", "-e", wanted)
+        assert played.rc == 0, played.out
+    assert controller.play(OPEN + NODE_DID + CLOSE, "--limit", "one,two", "--check", "-e", '{"wanted": {}}').rc == 0
+    (event,) = Queries(Store(controller.folder / ".pifleet" / "ledger.db")).events(Wanted(kind="stack")).items
+    assert (event["kind"], event["host"], event["run_id"]) == ("stack.failed", "one", recorded(controller)[0].run_id)
+    assert event["data"]["unattended"]["revision"] == "rev2"
+    assert "hunter2" not in str(event) and "correcthorse" not in str(event)
+    outside = controller.play(NODE_DID, "-e", '{"wanted": {}}')
+    assert outside.rc == 0, outside.out
+    assert "stays with them" in " ".join(outside.out.split()), "nobody may forget it"
 
 
 def test_artifact_outside_of_a_run_is_not_lost_silently(controller: Controller) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import chain
-from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import NAMED, told
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import NAMED, attempts, told
 
 
 def stack(**changes: Any) -> dict[str, Any]:
@@ -70,3 +70,19 @@ def test_drift_and_actions_are_named_without_their_details_and_end_somewhere() -
     assert event.data["drift"][0] == {"service": "s0", "reason": "image"}
     assert len(event.data["drift"]) == NAMED
     assert event.data["actions"] == [{"kind": "up", "target": "s1"}]
+
+
+def test_attempt_of_a_node_is_an_event_with_its_own_times() -> None:
+    about = {"id": "20260101T000000.000001Z-00ff", "revision": "b" * 40, "began_at": "2026-01-01", "ended_at": "", "lost": 2}
+    removed = {**about, "id": "20260102T000000.000001Z-00ff", "stack": stack(status="missing", changed=True)}
+    first, second = attempts({"pi-2": [{**about, "project": "web", "stack": stack(status="failed", changed=True)}], "pi-1": [removed]})
+    assert (first.id, first.event.kind, first.event.host) == (removed["id"], "stack.removed", "pi-1")
+    assert (second.id, second.event.kind, second.event.data["stack"]) == (about["id"], "stack.failed", "web")
+    assert second.event.data["unattended"] == about and second.event.data["revision"] == "a" * 40
+    chain.seal(chain.Draft(second.event.kind, "2025", second.event.data), "c", 1, chain.GENESIS)
+
+
+def test_attempt_that_says_little_is_no_error() -> None:
+    (one,) = attempts({"pi-1": [{"id": "x", "stack": {"name": None, "status": "failed", "last_error": "damaged"}}]})
+    assert (one.event.kind, one.event.data["stack"]) == ("stack.failed", None)
+    chain.seal(chain.Draft(one.event.kind, "2025", one.event.data), "c", 1, chain.GENESIS)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Told
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Attempt, Told
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import runs as runs_module
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
@@ -154,6 +154,35 @@ def test_events_of_an_artifact_name_it_and_are_kept_with_it_or_not_at_all(
         runs.attach(someone(1), "other.json", "application/json", b"[]", [told[0], Told("No kind", "a", {})])
     assert [a.name for a, _content in runs.artifacts(run_id)] == ["stacks.json"]
     assert Queries(ledger()).events(Wanted(run_id=run_id, kind="stack")).total == 2
+
+
+def _attempt(number: int, host: str = "a", **more: object) -> Attempt:
+    return Attempt(f"2026-{number}", Told("stack.synced", host, {"stack": "web", "unattended": {"id": f"2026-{number}"}, **more}))
+
+
+def test_what_nodes_did_by_themselves_is_evidence_once_for_ever(runs: Runs, header: Header, someone: Someone, ledger: Ledger) -> None:
+    assert not runs.collect(someone(1), [_attempt(1)])
+    first = runs.open(header, someone(1), ["a"]).run_id
+    assert runs.collect(someone(1), [_attempt(1), _attempt(2), _attempt(1)])
+    runs.close(someone(1), {"a": "ok"})
+    second = runs.open(header, someone(2), ["a"]).run_id
+    assert runs.collect(someone(2), [_attempt(2), _attempt(3, "b", last_error="password=hunter2")]), "offered again, as after a kill"
+    shown = Queries(ledger()).events(Wanted(kind="stack")).items
+    assert [(e["run_id"], e["host"], e["data"]["unattended"]["id"]) for e in reversed(shown)] == [
+        (first, "a", "2026-1"),
+        (first, "a", "2026-2"),
+        (second, "b", "2026-3"),
+    ]
+    assert "hunter2" not in str(shown)
+
+
+def test_what_nodes_did_by_themselves_is_kept_whole_or_not_at_all(runs: Runs, header: Header, someone: Someone, ledger: Ledger) -> None:
+    runs.open(header, someone(1), ["a"])
+    with pytest.raises(PifleetError, match="no kind"):
+        runs.collect(someone(1), [_attempt(1), Attempt("2026-2", Told("No kind", "a", {}))])
+    assert Queries(ledger()).events(Wanted(kind="stack")).total == 0
+    assert runs.collect(someone(1), [_attempt(1)])
+    assert Queries(ledger()).events(Wanted(kind="stack")).total == 1
 
 
 def test_artifact_of_no_run_is_not_kept(runs: Runs, someone: Someone) -> None:
