@@ -143,6 +143,16 @@ class Fleet:
         show = "systemctl show k3s k3s-agent -p InvocationID -p ExecMainStartTimestampMonotonic"
         return {h: self.sh(h, show) for h in hosts or self.hosts}
 
+    def first_run_after(self, time_span: str, *hosts: str) -> None:
+        """When the run of the stacks' timer comes once it was started, as every change of its settings does; there is no second one.
+
+        By itself it comes 15 to 27 seconds later: in the middle of whatever a test looks at by then.
+        """
+        folder = "/run/systemd/system/pifleet-stacks.timer.d"
+        timer = f"[Timer]\\nOnActiveSec=\\nOnActiveSec={time_span}\\nRandomizedDelaySec=0\\n"
+        for host in hosts or self.hosts:
+            self.sh(host, f"mkdir -p {folder} && printf '{timer}' >{folder}/tests.conf && systemctl daemon-reload")
+
     # -- ansible ---------------------------------------------------------------------------------------------------------
     def start(self, playbook: str, *args: str, env: dict[str, str] | None = None) -> Process:
         return Process(self, playbook, args, env or {})

@@ -29,6 +29,7 @@ FINGERPRINT = (
 def test_check_on_fresh_nodes_predicts_the_real_run_and_touches_nothing(whole: Fleet) -> None:
     fleet = whole
     fleet.wipe()
+    fleet.first_run_after("1d")  # the timer of a node that waits for others would reconcile its stacks before the run does
     fleet.play("--check").require()  # the first login of a user writes to its home
     before = {h: fleet.sh(h, FINGERPRINT) for h in fleet.hosts}
     check = fleet.play("--check", "--diff").require()

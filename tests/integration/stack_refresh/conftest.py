@@ -27,7 +27,6 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import pla
 print(json.dumps(dataclasses.asdict(refresh.status(places.RefreshPlaces.below()))))
 """
 TREE = "/var/lib/pifleet/desired-state/stacks"
-DROP_IN = "/run/systemd/system/pifleet-stacks.timer.d"
 
 
 def until(what: Callable[[], bool], seconds: float = 120) -> None:
@@ -85,14 +84,6 @@ class Stacks:
         assert out.rstrip().endswith(f"rc={rc}"), out
         return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
-    def first_run_after(self, time_span: str, node: str = ONE) -> None:
-        """When the timer's run comes once the timer was started, as every change of its settings does; there is no second one.
-
-        By itself it comes 15 to 27 seconds later: in the middle of whatever a test looks at by then.
-        """
-        timer = f"[Timer]\\nOnActiveSec=\\nOnActiveSec={time_span}\\nRandomizedDelaySec=0\\n"
-        self.sh(f"mkdir -p {DROP_IN} && printf '{timer}' >{DROP_IN}/tests.conf && systemctl daemon-reload", node)
-
     def containers(self, node: str = ONE) -> dict[str, str]:
         """Ids of the containers that run, by name: Docker's own word."""
         out = self.sh("docker ps --no-trunc --format '{{.Names}} {{.ID}}' 2>/dev/null || true", node)
@@ -113,8 +104,6 @@ class Stacks:
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stacks]:
     fleet = Fleet(HERE / "lab-refresh")
     fleet.up()
-    made = Stacks(fleet, Repository.make(tmp_path_factory.mktemp("controller") / "state"))
-    for node in (ONE, TWO):
-        made.first_run_after("1d", node)
-    yield made
+    fleet.first_run_after("1d")
+    yield Stacks(fleet, Repository.make(tmp_path_factory.mktemp("controller") / "state"))
     fleet.lab("down", "-i", str(fleet.inventory))

@@ -80,14 +80,14 @@ def test_the_status_is_a_table_and_json(stacks: Stacks) -> None:
 
 def test_the_node_repairs_by_itself(stacks: Stacks) -> None:
     before = invocation(stacks)
-    stacks.first_run_after("1s")
+    stacks.fleet.first_run_after("1s", ONE)
     stacks.sh("docker stop -t 0 web-app-1 && systemctl restart pifleet-stacks.timer")
     until(lambda: invocation(stacks) != before and "inactive" in stacks.sh("systemctl is-active pifleet-stacks.service || true"))
     assert set(stacks.containers()) == {"web-app-1"}
     lines = stacks.sh(f"journalctl --sync; journalctl _SYSTEMD_INVOCATION_ID={invocation(stacks)} -o cat").splitlines()
     assert [json.loads(line)["event"] for line in lines if line.startswith("{")] == ["refreshed", "started", "succeeded"]
     assert stacks.sh("pgrep -f '[p]ifleet-stacks.pyz' || true") == "", "nothing stays"
-    stacks.first_run_after("1d")
+    stacks.fleet.first_run_after("1d", ONE)
     stacks.sh("systemctl restart pifleet-stacks.timer")
 
 
