@@ -47,7 +47,7 @@ class Check:
     alone: bool = False
     pytest: bool = False
     env: tuple[tuple[str, str], ...] = ()
-    limit: float = 1200.0  # seconds
+    limit: float = 3600.0  # seconds, after which it hangs: much more than it takes, beside others too
     shown: bool = False  # its output is printed when it passes too
 
 

@@ -85,7 +85,7 @@ class Fleet:
         return str(self.vars_of(host)["ansible_host"])
 
     # -- the lab ---------------------------------------------------------------------------------------------------------
-    def lab(self, *args: str, timeout: float = 900) -> str:
+    def lab(self, *args: str, timeout: float = 1800) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "lab", *args], cwd=ROOT, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
         )
@@ -158,7 +158,12 @@ class Fleet:
         return Process(self, playbook, args, env or {})
 
     def play(
-        self, *args: str, playbook: str = "site.yml", env: dict[str, str] | None = None, timeout: float = 600, user_input: str | None = None
+        self,
+        *args: str,
+        playbook: str = "site.yml",
+        env: dict[str, str] | None = None,
+        timeout: float = 1800,
+        user_input: str | None = None,
     ) -> Run:
         return self.start(playbook, *args, env=env).wait(timeout)
 
@@ -206,7 +211,7 @@ class Process:
         """End ansible-playbook and its workers at once, as a lost laptop does."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
         self._out.close()
 
     def wait(self, timeout: float) -> Run:

@@ -26,7 +26,7 @@ systemctl reset-failed systemd-journald && systemctl restart systemd-journald
 KILL = """python3 - {} <<'END'
 import os, sys, time
 
-end = time.monotonic() + 60
+end = time.monotonic() + 90
 while not os.path.exists("/var/lib/pifleet/base_os.json") and time.monotonic() < end:
     time.sleep(0.001)
 time.sleep(float(sys.argv[1]))
@@ -48,7 +48,7 @@ def test_killed_at_any_moment_the_next_run_converges(converged: Fleet, sh: Shell
         sh(UNDO)
         run = converged.start(PLAY)
         sh(KILL.format(f"{moment:.3f}"))
-        interrupted += run.wait(120).rc != 0
+        interrupted += run.wait(600).rc != 0
         converged.play(playbook=PLAY).require()
         assert sh("hostname; sysctl -n net.ipv4.ip_forward").split() == ["fresh-pi", "1"]
         assert "10.9.8.7 printer" in sh("cat /etc/hosts")

@@ -88,7 +88,7 @@ class Rebuilt(Fleet):
             )
         return found
 
-    def settled(self, timeout: float = 120) -> dict[str, tuple[str, str, bool, int]]:
+    def settled(self, timeout: float = 300) -> dict[str, tuple[str, str, bool, int]]:
         """The pods once all are ready."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

@@ -108,7 +108,7 @@ def test_a_bound_volume_stops_it_and_is_named(fleet: Rebuilt, known_hosts: Calla
         },
     }
     fleet.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": [volume, claim]}))
-    fleet.sh(fleet.servers[0], "until k3s kubectl get pv pvc-keepsake | grep -q Bound; do sleep 0.5; done", timeout=30)
+    fleet.sh(fleet.servers[0], "until k3s kubectl get pv pvc-keepsake | grep -q Bound; do sleep 0.5; done")
     try:
         for args in ((), ("--check",)):
             run = fleet.rebuild(*args)

@@ -20,7 +20,7 @@ FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
 
 def wait_for_step(process: Process, node: str, step: str, earlier: int) -> None:
     """Return as soon as the rebuild that *process* makes has begun *step*."""
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.process.poll() is None:
         found = rows("SELECT id FROM rebuilds WHERE host = ?", node)
         if len(found) > earlier and steps_of(node)[-1]["step"] == step:

@@ -50,7 +50,7 @@ class Controller:
         """The ids of the events that the hub has, looked up in its database."""
         return [key for key, _sha256 in Received(Store(self.folder.parent / "hub/hub.db")).list_events(SOURCE, "", 10**6)]
 
-    def sh(self, script: str, *, detach: bool = False, timeout: float = 180) -> Played:
+    def sh(self, script: str, *, detach: bool = False, timeout: float = 600) -> Played:
         """Run a line of shell as the user does who is logged in there."""
         settings = {
             "HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0", "LC_ALL": "C.UTF-8",
@@ -81,7 +81,7 @@ class Controller:
         """Run ``systemctl --user COMMAND``, and return what it says."""
         return self.sh(f"systemctl --user {command}").out.strip()
 
-    def eventually(self, holds: Callable[[], bool], seconds: float = 90) -> None:
+    def eventually(self, holds: Callable[[], bool], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, self.sh("journalctl -b --no-pager -n 50; systemctl --user status pifleet-sync").out
