@@ -79,7 +79,7 @@ def _of(name: str, module: str) -> dict[str, Any]:
 def test_all_tasks_and_the_timer_judge_by_the_same_settings() -> None:
     timer = yaml.safe_load((ROLE / "vars/main.yml").read_text())["__stacks_unattended"]
     reconciled = {**_of("main", "stack_reconcile"), "path": timer["path"]}
-    own = {"home", "revision", "commit_message", "images_coming"}  # of one run
+    own = {"home", "revision", "commit_message", "images_coming", "recorded"}  # of one run
     assert {k: v for k, v in reconciled.items() if k not in own} == timer
     assert _of("status", "stack_info") == timer
     acknowledged = _of("acknowledge", "stack_acknowledge")
