@@ -70,6 +70,11 @@ options:
   agent_token:
     description: Token that agents join with.
     type: str
+  cluster_tokens:
+    description: Tokens that the cluster takes from a node of this role. Where given, an agent that serves is given no other one.
+    type: list
+    elements: str
+    default: []
   generate_tokens:
     description: Whether missing tokens are generated. True only for the server that starts the cluster.
     type: bool
@@ -252,7 +257,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         if path != k3s_places.BINARY:
             files[path] = (read_text(path) or "", stat.st_mode & 0o7777)
     other = "agent" if desired.role == "server" else "server"
-    token = read_text(f"{desired.data_dir}/server/token")
+    token, agent_token = (read_text(f"{desired.data_dir}/server/{name}") for name in ("token", "agent-token"))
     db = Path(desired.data_dir, "server/db")
     return core.Facts(
         files=files,
@@ -267,6 +272,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         has_datastore=(db / "state.db").exists() or (db / "etcd").exists(),
         has_agent_data=Path(desired.data_dir, "agent/client-kubelet.crt").exists(),
         server_secret=core.secret_of(token) if token and desired.role == "server" else None,
+        agent_secret=core.secret_of(agent_token) if agent_token and desired.role == "server" else None,
         links={name: shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") for name in core.LINKS},
     )
 
@@ -377,6 +383,7 @@ def desired_of(module: AnsibleModule) -> core.Desired:
         binary=core.Artifact(core.STAGED_BINARY, k3s_places.BINARY, p["binary_sha256"], 0o755),
         images=images,
         sysctl_file=config.SYSCTL_FILE if p["cis_profile"] else "",
+        cluster_tokens=tuple(t for t in p["cluster_tokens"] if t),
         start=p["start"],
     )
 
@@ -400,6 +407,7 @@ def main() -> None:
             "servers": words,
             "token": {"type": "str", "no_log": True},
             "agent_token": {"type": "str", "no_log": True},
+            "cluster_tokens": {**words, "no_log": True},
             "generate_tokens": {"type": "bool", "default": False, "no_log": False},
             "labels": {"type": "dict", "default": {}},
             "taints": words,

@@ -86,6 +86,8 @@ class Desired:
     binary: Artifact
     images: Artifact | None
     sysctl_file: str = ""
+    #: tokens by which the cluster takes a node of this role, where they were asked for
+    cluster_tokens: tuple[str, ...] = ()
     #: whether the unit is brought up; a restore installs first, replaces the datastore, and starts only then
     start: bool = True
 
@@ -118,7 +120,9 @@ class Facts:
     managed: tuple[str, ...]
     has_datastore: bool
     has_agent_data: bool
+    #: what a server's data folder says of the tokens that it takes, None where it holds none
     server_secret: str | None
+    agent_secret: str | None
     links: Mapping[str, str | None]
 
 
@@ -276,9 +280,12 @@ def _token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
             )
         return have if secret_of(have) == facts.server_secret else (desired.token or facts.server_secret)
     if desired.token:
-        # a serving agent keeps the form in which it joined: another one of the same secret would only restart it
-        serving = facts.has_agent_data and facts.unit.active == "active"
-        return have if serving and secret_of(have) == secret_of(desired.token) else desired.token.strip()
+        if facts.has_agent_data and facts.unit.active == "active":
+            # a serving agent keeps the form in which it joined: another one of the same secret would only restart it
+            if secret_of(have) == secret_of(desired.token):
+                return have
+            _refuse_foreign(desired.token, desired.cluster_tokens)
+        return desired.token.strip()
     if have:
         return have
     if desired.generate_tokens:
@@ -286,11 +293,28 @@ def _token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
     raise PifleetError("There is no token to join the cluster with.", "Let a server of the cluster be reachable, or set k3s_token.")
 
 
+def _refuse_foreign(token: str, known: Iterable[str]) -> None:
+    """Refuse *token* for a node that serves, where the cluster takes only those *known*: started anew it could not join again."""
+    right = [k for k in known if secret_of(k) == secret_of(token) and (not token.startswith("K10") or _ca_of(k) in ("", _ca_of(token)))]
+    if known and not right:
+        raise PifleetError(
+            "k3s_agent_token of the inventory is not the cluster's: this agent serves, and could not join again. It was left as it is.",
+            "Remove it from the inventory, so that the agent keeps the token that it has, or correct it. "
+            "To give the cluster a new one, run for the servers too.",
+        )
+
+
+def _ca_of(token: str) -> str:
+    """The CA hash that a token in the full form carries, empty in the others."""
+    return token.partition("::")[0] if token.startswith("K10") else ""
+
+
 def _agent_token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
     have = facts.files.get(AGENT_TOKEN, ("", 0))[0].strip()
     if desired.agent_token:
         return have if have and secret_of(have) == secret_of(desired.agent_token) else secret_of(desired.agent_token)
-    return have or new_secret
+    # a file that was lost: k3s keeps what it was started with beside its data (pkg/server/server.go, printTokens), and agents go by that
+    return have or facts.agent_secret or new_secret
 
 
 def _binary_is_right(desired: Desired, facts: Facts) -> bool:

@@ -89,6 +89,48 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (path for name in names if (path := Path(at, name)).is_file())
 
 
+def test_lost_files_of_tokens_are_written_again_with_the_tokens_that_the_cluster_has(fleet: Fleet, secrets: set[str]) -> None:
+    server, worker = fleet.servers[0], fleet.workers[0]
+    known = fleet.sh(server, "cat /var/lib/rancher/k3s/server/{token,agent-token}")
+    fleet.sh(server, "rm /etc/rancher/k3s/token /etc/rancher/k3s/agent-token")
+    fleet.sh(worker, "rm /etc/rancher/k3s/token")
+    check = fleet.play("--check").require()
+    run = fleet.play().require()
+    assert run.changed == check.changed
+    assert {host for host, _task in run.changed} == {server, worker}
+    assert fleet.sh(server, "cat /var/lib/rancher/k3s/server/{token,agent-token}") == known
+    assert fleet.sh(worker, "cat /etc/rancher/k3s/token").strip() in known.split()
+    assert fleet.play().require().changed == set()
+    assert fleet.ready() == set(fleet.hosts)
+
+
+@pytest.mark.parametrize("form", ["wrong-token-of-a-stranger", "K10" + "ab" * 32 + "::node:wrong-token-of-a-stranger"])
+def test_agents_that_serve_are_not_started_with_a_token_that_the_cluster_does_not_take(fleet: Fleet, secrets: set[str], form: str) -> None:
+    worker = fleet.workers[0]
+    before = fleet.invocations()
+    for mode in (("--check",), ()):
+        run = fleet.play("--limit", worker, "-e", f"k3s_agent_token={form}", *mode)
+        assert run.rc == 2
+        assert "k3s_agent_token of the inventory is not the cluster's" in run.failures[-1]["msg"]
+        assert run.changed == set()
+        assert "wrong-token-of-a-stranger" not in run.output
+    assert fleet.invocations() == before
+    assert fleet.play().require().changed == set()
+
+
+def test_a_new_agent_token_for_the_whole_fleet_is_taken_by_servers_first(fleet: Fleet, secrets: set[str]) -> None:
+    """And what --check says of it is what happens."""
+    old = fleet.sh(fleet.servers[0], "cat /var/lib/rancher/k3s/server/agent-token").strip().rsplit(":", 1)[1]
+    for token in ("another-token-for-all-agents", old):
+        check = fleet.play("--check", "-e", f"k3s_agent_token={token}").require()
+        run = fleet.play("-e", f"k3s_agent_token={token}").require()
+        assert run.changed == check.changed
+        assert {host for host, _task in run.changed} == set(fleet.hosts)
+        assert fleet.sh(fleet.servers[0], "cat /var/lib/rancher/k3s/server/agent-token").strip().endswith(f":{token}")
+        assert fleet.ready() == set(fleet.hosts)
+        assert fleet.play().require().changed == set()
+
+
 def test_the_search_finds_a_planted_one(fleet: Fleet) -> None:
     """This test must be able to fail."""
     host = fleet.hosts[0]

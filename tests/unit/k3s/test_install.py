@@ -68,6 +68,7 @@ FRESH = Facts(
     has_datastore=False,
     has_agent_data=False,
     server_secret=None,
+    agent_secret=None,
     links={"kubectl": None, "crictl": None, "ctr": None},
 )
 
@@ -92,6 +93,7 @@ def after(want: Desired, before: Facts = FRESH, **changes) -> Facts:
         has_agent_data=want.role == "agent",
         has_datastore=want.role == "server",
         server_secret=secret_of(files[TOKEN][0]) if want.role == "server" else None,
+        agent_secret=secret_of(files[AGENT_TOKEN][0]) if want.role == "server" else None,
     )
     return replace(facts, **changes)
 
@@ -202,6 +204,39 @@ def test_a_serving_agent_is_not_restarted_by_another_form_of_its_token():
     rejected = replace(facts, unit=UnitState("activating", True, False), has_agent_data=False)
     for right in ("another", f"K10{'cd' * 32}::server:verysecretpassword"):
         assert File(TOKEN, right + "\n", secret=True) in make_plan(desired(token=right), rejected, NEW).writes, "one that never joined"
+
+
+def test_a_lost_file_of_the_agent_token_is_written_again_with_the_token_that_agents_have():
+    want = desired(role="server", token=None, generate_tokens=True, join="")
+    facts = after(want)
+    lost = replace(facts, files={p: f for p, f in facts.files.items() if p not in (TOKEN, AGENT_TOKEN)})
+    plan = make_plan(want, lost, ("2" * 32, "3" * 32))
+    assert {f.path: f.content for f in plan.writes} == {TOKEN: NEW[0] + "\n", AGENT_TOKEN: NEW[1] + "\n"}
+
+
+RIGHT = (f"K10{'ab' * 32}::server:serverpassword", f"K10{'ab' * 32}::node:agentpassword")
+
+
+@pytest.mark.parametrize("wrong", ["another", f"K10{'ab' * 32}::node:another", f"K10{'cd' * 32}::node:agentpassword"])
+def test_an_agent_that_serves_is_given_no_token_that_the_cluster_does_not_take(wrong):
+    facts = after(desired())
+    with pytest.raises(PifleetError, match="k3s_agent_token of the inventory is not the cluster's"):
+        make_plan(desired(token=wrong, cluster_tokens=RIGHT), facts, NEW)
+    rejected = replace(facts, unit=UnitState("activating", True, False))
+    assert TOKEN in {f.path for f in make_plan(desired(token=wrong, cluster_tokens=RIGHT), rejected, NEW).writes}, "k3s says why"
+
+
+@pytest.mark.parametrize("right", ["agentpassword", "serverpassword", *RIGHT])
+def test_an_agent_that_serves_gets_the_token_that_the_cluster_was_given(right):
+    plan = make_plan(desired(token=right, cluster_tokens=RIGHT), after(desired()), NEW)
+    assert (File(TOKEN, right + "\n", secret=True), "restart") == (plan.writes[0], plan.unit_action)
+
+
+def test_an_agent_that_serves_gets_its_lost_token_again():
+    facts = after(desired())
+    lost = replace(facts, files={p: f for p, f in facts.files.items() if p != TOKEN})
+    plan = make_plan(desired(token=RIGHT[1], cluster_tokens=RIGHT), lost, NEW)
+    assert plan.writes == (File(TOKEN, RIGHT[1] + "\n", secret=True),)
 
 
 def test_without_a_token_a_joiner_is_refused():
