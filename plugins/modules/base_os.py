@@ -79,11 +79,12 @@ options:
   journal_max_use:
     description:
       - What the journal may use of the disk, as in C(SystemMaxUse=) of journald. Empty means journald's default.
+      - Without effect with O(sd_card_wear=true), where the journal is in memory.
       - The journal is not managed when neither this nor O(sd_card_wear) is given.
     type: str
   sd_card_wear:
     description:
-      - Whether to spare the SD card, with a journal in memory and the root file system mounted C(noatime).
+      - Whether to spare the SD card, with a journal in memory, of at most 64 MB, and the root file system mounted C(noatime).
       - V(false) does not undo C(noatime).
     type: bool
 attributes:
