@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds
@@ -110,6 +111,68 @@ def test_a_wiped_first_server_is_rebuilt_through_its_peers_and_starts_no_second_
     assert three_servers.play().require().changed == set()
 
 
+# What makes a restarted container one that booted anew, and its k3s slow to come.
+BOOTED = r"""
+cat >/etc/systemd/system/boot-id.service <<'END'
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'cat /proc/sys/kernel/random/uuid >/run/boot-id; mount --bind /run/boot-id /proc/sys/kernel/random/boot_id'
+[Install]
+WantedBy=sysinit.target
+END
+mkdir -p /etc/systemd/system/k3s.service.d
+printf '[Service]\nExecStartPre=/bin/sleep 10\n' >/etc/systemd/system/k3s.service.d/slow.conf
+systemctl enable --quiet boot-id
+systemctl daemon-reload
+"""
+NOT_BOOTED = """
+systemctl disable --quiet boot-id
+rm -r /etc/systemd/system/boot-id.service /etc/systemd/system/k3s.service.d
+systemctl daemon-reload
+"""
+#: stands for what base_os finds on a Pi without memory controller, and in no container
+TO_RESTART = ("-e", json.dumps({"__base_os_result": {"reboot_required": True, "reboot_reasons": ["test"], "boot_id": "", "left_out": []}}))
+
+
+def test_servers_that_serve_are_restarted_one_after_the_other(three_servers: Fleet) -> None:
+    servers = three_servers.servers
+    for server in servers:
+        three_servers.sh(server, BOOTED)
+    try:
+        run = three_servers.play("--limit", "control_plane", "--tags", "base_os", *TO_RESTART).require()
+        assert {t["host"] for t in run.of("Restart the node") if t["changed"]} == set(servers)
+        booted = {s: int(three_servers.sh(s, "stat -c %Y /run/boot-id")) for s in servers}
+        back = {s: int(three_servers.sh(s, 'date +%s -d "$(systemctl show k3s -p ActiveEnterTimestamp --value)"')) for s in servers}
+        assert all(back[before] <= booted[after] for before, after in pairwise(servers)), (booted, back)
+        assert etcd_members(three_servers, servers[0]) == set(servers)
+    finally:
+        for server in servers:
+            three_servers.sh(server, NOT_BOOTED)
+    assert three_servers.play().require().changed == set()
+
+
+def a_server_is_not_restarted_while_another_one_is_missed(three_servers: Fleet) -> None:
+    first, _second, third = three_servers.servers
+    three_servers.sh(third, "systemctl stop k3s")
+    try:
+        deadline = time.monotonic() + 120
+        while third in three_servers.ready():
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        units = three_servers.invocations([first])
+        run = three_servers.play("--limit", first, "--tags", "base_os", *TO_RESTART)
+        assert run.rc == 2
+        assert f"--limit {third}" in run.failures[-1]["msg"]
+        assert not run.of("Restart the node")
+        assert three_servers.invocations([first]) == units
+    finally:
+        three_servers.sh(third, "systemctl start k3s")
+    three_servers.play().require()
+
+
 @pytest.mark.parametrize("step", STEPS[1:])
 def a_servers_rebuild_that_was_killed_goes_on(three_servers: Fleet, step: str) -> None:
     """Killed when *step* has just begun. The next run ends it, and etcd has its three members, no more."""
@@ -156,4 +219,5 @@ def a_server_is_not_rebuilt_while_etcd_has_no_quorum(three_servers: Fleet) -> No
 
 if os.environ.get("PIFLEET_TEST_FULL"):  # etcd's timeouts make them tests of minutes
     test_a_servers_rebuild_that_was_killed_goes_on = a_servers_rebuild_that_was_killed_goes_on
+    test_a_server_is_not_restarted_while_another_one_is_missed = a_server_is_not_restarted_while_another_one_is_missed
     test_a_server_is_not_rebuilt_while_etcd_has_no_quorum = a_server_is_not_rebuilt_while_etcd_has_no_quorum
