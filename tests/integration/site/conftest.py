@@ -41,7 +41,9 @@ def converged(fleet: Fleet) -> Fleet:
 
 @pytest.fixture(scope="session")
 def bootstrap(fleet: Fleet) -> Run:
-    """An undisturbed bootstrap of nodes that lost everything: when it is first asked for."""
+    """An undisturbed bootstrap of nodes that had a cluster and lost everything: when it is first asked for."""
+    if not (ROOT / ".pifleet/lab" / fleet.inventory.name / "kubeconfig").exists():
+        fleet.play().require()
     fleet.wipe()
     return fleet.play().require()
 
