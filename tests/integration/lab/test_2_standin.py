@@ -103,6 +103,8 @@ class TestServers:
         assert on(1, "grep -c visible-value /var/lib/rancher/k3s/server/db/snapshots/look-*", rc=1).strip() == "0"
 
     def test_an_agent_survives_its_server(self) -> None:
+        known = "/var/lib/rancher/k3s/agent/etc/k3s-agent-load-balancer.json"
+        until(lambda: len(json.loads(on(4, f"cat {known}"))["ServerAddresses"]) == 3)
         on(1, "systemctl stop k3s")
         on(4, "systemctl restart k3s-agent")
         assert on(4, "systemctl is-active k3s-agent").strip() == "active"
