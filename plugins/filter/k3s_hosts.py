@@ -89,8 +89,9 @@ def _restart(_host: str, variables: Variables) -> bool:
 def _install(host: str, variables: Variables) -> bool:
     if not _part(variables, "k3s_topology"):
         return False
-    compared = _part(variables, "__k3s_server_installed") or _part(variables, "__k3s_agent_installed")
-    return not _serving(host, variables) or bool(compared.get("plan"))
+    # the comparison of the other role was skipped, and what is registered says that
+    compared = [_part(variables, f"__k3s_{role}_installed").get("plan") for role in ("server", "agent")]
+    return not _serving(host, variables) or any(compared)
 
 
 def _unfinished(host: str, variables: Variables) -> bool:

@@ -46,6 +46,9 @@ def test_those_to_be_restarted() -> None:
 def test_those_to_be_installed_do_not_serve_or_differ() -> None:
     same, other = {"__k3s_agent_installed": {"plan": []}}, {"__k3s_server_installed": {"plan": [{"kind": "file"}]}}
     assert chosen("install", a1=UP | same, a2=UP, s1=UP | other, gone={}) == ["a2", "s1"]
+    skipped = {"__k3s_server_installed": {"changed": False, "skipped": True}}
+    differs = {"__k3s_agent_installed": {"plan": [{"kind": "file"}]}}
+    assert chosen("install", a1=UP | skipped | differs, a3=UP | skipped | same) == ["a1"]
     fresh = {"k3s_topology": {"init": "s1", "running": False, "doubtful": [], "unsettled": []}}
     assert chosen("install", s1=fresh, a1=fresh) == ["s1", "a1"]
 
