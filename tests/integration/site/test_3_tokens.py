@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.site.conftest import FULL
 from tests.support.fleet import ROOT, Fleet, Run
 
 # Prints every file outside root's own that contains a secret, and every process whose arguments or journal line do.
@@ -104,7 +105,10 @@ def test_lost_files_of_tokens_are_written_again_with_the_tokens_that_the_cluster
     assert fleet.ready() == set(fleet.hosts)
 
 
-@pytest.mark.parametrize("form", ["wrong-token-of-a-stranger", "K10" + "ab" * 32 + "::node:wrong-token-of-a-stranger"])
+WRONG = ("K10" + "ab" * 32 + "::node:wrong-token-of-a-stranger", "wrong-token-of-a-stranger")
+
+
+@pytest.mark.parametrize("form", WRONG if FULL else WRONG[:1])
 def test_agents_that_serve_are_not_started_with_a_token_that_the_cluster_does_not_take(fleet: Fleet, secrets: set[str], form: str) -> None:
     worker = fleet.workers[0]
     before = fleet.invocations()
@@ -115,20 +119,19 @@ def test_agents_that_serve_are_not_started_with_a_token_that_the_cluster_does_no
         assert run.changed == set()
         assert "wrong-token-of-a-stranger" not in run.output
     assert fleet.invocations() == before
-    assert fleet.play().require().changed == set()
 
 
 def test_a_new_agent_token_for_the_whole_fleet_is_taken_by_servers_first(fleet: Fleet, secrets: set[str]) -> None:
     """And what --check says of it is what happens."""
     old = fleet.sh(fleet.servers[0], "cat /var/lib/rancher/k3s/server/agent-token").strip().rsplit(":", 1)[1]
-    for token in ("another-token-for-all-agents", old):
-        check = fleet.play("--check", "-e", f"k3s_agent_token={token}").require()
-        run = fleet.play("-e", f"k3s_agent_token={token}").require()
-        assert run.changed == check.changed
-        assert {host for host, _task in run.changed} == set(fleet.hosts)
-        assert fleet.sh(fleet.servers[0], "cat /var/lib/rancher/k3s/server/agent-token").strip().endswith(f":{token}")
-        assert fleet.ready() == set(fleet.hosts)
-        assert fleet.play().require().changed == set()
+    check = fleet.play("--check", "-e", "k3s_agent_token=another-token-for-all-agents").require()
+    run = fleet.play("-e", "k3s_agent_token=another-token-for-all-agents").require()
+    assert run.changed == check.changed
+    assert {host for host, _task in run.changed} == set(fleet.hosts)
+    assert fleet.sh(fleet.servers[0], "cat /var/lib/rancher/k3s/server/agent-token").strip().endswith(":another-token-for-all-agents")
+    assert fleet.ready() == set(fleet.hosts)
+    assert fleet.play("-e", f"k3s_agent_token={old}").require().changed == run.changed
+    assert fleet.play().require().changed == set()
 
 
 def test_the_search_finds_a_planted_one(fleet: Fleet) -> None:
