@@ -27,7 +27,7 @@ def containers(fleet: str | None = None) -> list[dict[str, str]]:
     """The lab's containers (of *fleet*, or all): dicts with ``name``, ``state``, ``fleet``, ``node``. Empty where no engine answers."""
     wanted = f"label={LABEL}" if fleet is None else f"label={LABEL}={fleet}"
     form = '{{.Names}}\t{{.State}}\t{{.Label "pifleet.lab"}}\t{{.Label "pifleet.lab.node"}}'
-    done = docker_tried("ps", "-a", "--filter", wanted, "--format", form, timeout=30)
+    done = docker_tried("ps", "-a", "--filter", wanted, "--format", form, timeout=120)
     rows = [line.split("\t") for line in done.stdout.splitlines()] if done.ok else []
     return [dict(zip(("name", "state", "fleet", "node"), row, strict=True)) for row in rows]
 

@@ -19,7 +19,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from lab import docker, paths
 from lab.inventory import Fleet, Node
 
-START_TIMEOUT = 120.0  # seconds until a node's sshd answers
+START_TIMEOUT = 300.0  # seconds until a node's sshd answers
 # overlayfs cannot stand on the container's own overlayfs, so the folders of containers' layers are volumes
 LAYERS = ("/var/lib/containerd", "/var/lib/docker", "/var/lib/rancher")
 DEVICES = ("/dev/fuse", "/dev/net/tun")

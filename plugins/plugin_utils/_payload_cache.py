@@ -34,10 +34,7 @@ class PayloadCache:
         if not (_is_private(self._folder) and _is_private(self._mine)):
             return 0
         run.mkdir(mode=0o700, exist_ok=True)
-        kept = sorted(self._mine.glob(f"{OURS}*"))
-        for payload in kept:
-            shutil.copyfile(payload, run / payload.name)
-        return len(kept)
+        return sum(_copied(payload, run / payload.name) for payload in sorted(self._mine.glob(f"{OURS}*")))
 
     def keep(self, run: Path) -> int:
         """Keep what the run packed into *run*; how many payloads were new. Raises OSError.
@@ -56,6 +53,16 @@ class PayloadCache:
         folders = sorted((f for f in self._folder.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime, reverse=True)
         for folder in folders[KEPT:]:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copied(payload: Path, target: Path) -> bool:
+    """Whether *payload* is at *target* now: another run may just remove it, and the disk may be full. Half of one is never left."""
+    try:
+        shutil.copyfile(payload, target)
+    except OSError:
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def _digest(plugins: Path, ansible: str) -> str:

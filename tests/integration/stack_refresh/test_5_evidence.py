@@ -39,7 +39,7 @@ def quiet(stacks: Stacks) -> Iterator[Stacks]:
 
 def told(stacks: Stacks) -> list[dict[str, Any]]:
     """The events of what nodes did by themselves, in the order of the chain."""
-    with sqlite3.connect(stacks.state.path / ".pifleet/ledger.db") as ledger:
+    with sqlite3.connect(stacks.state.path / ".pifleet/ledger.db", timeout=60) as ledger:
         rows = ledger.execute("SELECT content FROM events WHERE kind LIKE 'stack.%' ORDER BY seq").fetchall()
     return [event for (content,) in rows if "unattended" in (event := json.loads(content))["data"]]
 

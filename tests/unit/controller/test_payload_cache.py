@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,3 +94,19 @@ def test_a_disk_that_is_full_leaves_nothing_half_made(cache, run: Path, tmp_path
     monkeypatch.undo()
     assert cache().restore(tmp_path / "later") == 0
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file"), OSError(28, "No space left on device")])
+def test_what_cannot_be_handed_on_is_packed_anew(cache, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    """Another run may remove what it takes for old meanwhile, and a payload that was copied in part is none."""
+    cache().keep(run)
+
+    def cut_off(source: Path, target: Path) -> None:
+        del source
+        if not isinstance(error, FileNotFoundError):
+            target.write_bytes(b"pac")
+        raise error
+
+    monkeypatch.setattr(shutil, "copyfile", cut_off)
+    assert cache().restore(tmp_path / "later") == 0
+    assert list((tmp_path / "later").iterdir()) == []
