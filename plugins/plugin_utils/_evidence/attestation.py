@@ -27,6 +27,7 @@ from securesystemslib.signer import CryptoSigner, GPGKey, GPGSigner, Key, Signer
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:pifleet:run:v1"
+APPROVAL = "urn:pifleet:approval:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 #: of the controller, below the fleet's state
 KEY_FILE = Path("keys") / "evidence.pem"
@@ -42,10 +43,11 @@ class SigningError(PifleetError):
     """A statement could not be signed, or its signature cannot be trusted."""
 
 
-def payload(event_id: str, sha256: str, predicate: Mapping[str, Any]) -> bytes:
-    """Return what is signed: that *predicate* (the run, its status and who ran it) ended with the event *event_id* of this hash."""
-    subject = [{"name": event_id, "digest": {"sha256": sha256}}]
-    return chain.canonical({"_type": STATEMENT, "subject": subject, "predicateType": PREDICATE, "predicate": dict(predicate)})
+def payload(subject: str, sha256: str, predicate: Mapping[str, Any], kind: str = PREDICATE) -> bytes:
+    """Return what is signed: of a run, that *predicate* (the run, its status and who ran it) ended with the event *subject* of this hash;
+    of an approval (*kind*), that *predicate* (who permits it, and until when) is about the plan of this digest of the fix run *subject*."""
+    about = [{"name": subject, "digest": {"sha256": sha256}}]
+    return chain.canonical({"_type": STATEMENT, "subject": about, "predicateType": kind, "predicate": dict(predicate)})
 
 
 def sign(content: bytes, signer: Signer) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def sign(content: bytes, signer: Signer) -> dict[str, Any]:
     return table
 
 
-def verified(envelope: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+def verified(envelope: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]], kind: str = PREDICATE) -> tuple[str, dict[str, Any]]:
     """Return (id of the key, statement) of an envelope that one of *keys* signed. *keys*: as ``public``, by id. Raises SigningError."""
     try:
         found = Envelope.from_dict(json.loads(json.dumps(envelope)))
@@ -72,8 +74,8 @@ def verified(envelope: Mapping[str, Any], keys: Mapping[str, Mapping[str, Any]])
         raise
     except (SigningLibraryError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SigningError(f"Its signature does not hold: {error}.") from error
-    if found.payload_type != PAYLOAD_TYPE or not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE:
-        raise SigningError("It is no statement about a run.")
+    if found.payload_type != PAYLOAD_TYPE or not isinstance(statement, dict) or statement.get("predicateType") != kind:
+        raise SigningError(f"It is no statement about {'a run' if kind == PREDICATE else 'an approval'}.")
     return next(iter(accepted)), statement
 
 

@@ -13,6 +13,10 @@ from typing import Any
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import chain
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import (
     artifacts,
+    fix_run_approvals,
+    fix_run_artifacts,
+    fix_run_steps,
+    fix_runs,
     rebuild_steps,
     rebuilds,
     release_phases,
@@ -26,6 +30,12 @@ from sqlalchemy import JSON, Boolean, Column, Connection, Integer, String, Table
 AGGREGATES: Mapping[str, tuple[tuple[Table, str], ...]] = {
     "run": ((runs, "id"), (run_hosts, "run_id"), (artifacts, "run_id")),
     "rebuild": ((rebuilds, "id"), (rebuild_steps, "rebuild_id")),
+    "fix_run": (
+        (fix_runs, "id"),
+        (fix_run_steps, "fix_run_id"),
+        (fix_run_approvals, "fix_run_id"),
+        (fix_run_artifacts, "fix_run_id"),
+    ),
     "release": ((releases, "id"), (release_phases, "release_id")),
 }
 

@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0006"
+HEAD = "0007"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 
 metadata = MetaData(
     naming_convention={
@@ -340,4 +340,78 @@ collected = Table(
     # the node's own id of it
     Column("id", String, primary_key=True),
     Column("event_id", ForeignKey("events.id"), nullable=False),
+)
+
+fix_runs = Table(
+    "fix_runs",
+    metadata,
+    # number, service
+    Column("id", String, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("service", String, nullable=False),
+    Column("stack", String, nullable=False),
+    Column("node", String, nullable=False),
+    Column("instruction", String, nullable=False),
+    # pending, awaiting_approval, running, succeeded, failed, rolled_back, rollback_failed, rejected, expired, cancelled
+    Column("status", String, nullable=False),
+    Column("requester", String, nullable=False),
+    # the run that is, or was last, at it
+    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    # that it was started anew from
+    Column("parent_id", String),
+    # null before it was analysed
+    Column("plan", JSON(none_as_null=True)),
+    # the commit with the patch
+    Column("candidate", String),
+    Column("reason", String),
+    Column("created_at", String, nullable=False),
+    Column("ended_at", String),
+    UniqueConstraint("seq"),
+    Index("ix_fix_runs_service_seq", "service", "seq"),
+    Index("ix_fix_runs_status_seq", "status", "seq"),
+)
+
+fix_run_steps = Table(
+    "fix_run_steps",
+    metadata,
+    Column("fix_run_id", ForeignKey("fix_runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    # analyze, patch, build, restart, verify, rollback
+    Column("step", String, nullable=False),
+    # pending, in_progress, succeeded, failed, skipped
+    Column("state", String, nullable=False),
+    Column("message", String),
+    Column("started_at", String),
+    Column("ended_at", String),
+    Column("detail", JSON, nullable=False),
+)
+
+fix_run_approvals = Table(
+    "fix_run_approvals",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("fix_run_id", ForeignKey("fix_runs.id"), nullable=False, index=True),
+    # approved, rejected
+    Column("decision", String, nullable=False),
+    Column("approver", String, nullable=False),
+    Column("plan_digest", String, nullable=False),
+    Column("diff_sha256", String, nullable=False),
+    Column("given_at", String, nullable=False),
+    Column("expires_at", String, nullable=False),
+    Column("used_at", String),
+    # DSSE
+    Column("envelope", JSON, nullable=False),
+)
+
+fix_run_artifacts = Table(
+    "fix_run_artifacts",
+    metadata,
+    Column("fix_run_id", ForeignKey("fix_runs.id"), primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("type", String, nullable=False),
+    Column("step", String, nullable=False),
+    Column("path", String, nullable=False),
+    # SHA-256
+    Column("checksum", String, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
 )

@@ -41,7 +41,7 @@ class Statements:
         signer, expires_at = self._signer()
         envelope = attestation.sign(content, signer)
         with self._store.write() as db:
-            self._introduce(db, signer, expires_at, run_id)
+            introduce(db, signer, expires_at, run_id, self._now)
             append_sealed(db, ATTESTED, {"envelope": envelope}, run_id=run_id, now=self._now)
         return envelope
 
@@ -52,17 +52,22 @@ class Statements:
             return key.signer, key.expires_at
         return attestation.own_signer(self._state / attestation.KEY_FILE), None
 
-    def _introduce(self, db: Connection, signer: Signer, expires_at: str | None, run_id: str) -> None:
-        """The first statement of a key, and of one that was extended, comes after the event that tells its public half and its expiry."""
-        told = {
-            "keyid": signer.public_key.keyid,
-            "public": attestation.public(signer.public_key),
-            **({"expires_at": expires_at} if expires_at else {}),
-        }
-        introduced = select(events.c.content).join(chains).where(chains.c.own, events.c.kind == INTRODUCED)
-        known = [json.loads(content)["data"] for content in db.execute(introduced.order_by(events.c.seq)).scalars()]
-        if [data for data in known if data["keyid"] == told["keyid"]][-1:] != [told]:
-            append_sealed(db, INTRODUCED, told, run_id=run_id, now=self._now)
+
+def introduced(db: Connection) -> list[dict[str, Any]]:
+    """Return what was told of keys that sign here (``keyid``, ``public``, ``expires_at``), in the order in which it was told."""
+    told = select(events.c.content).join(chains).where(chains.c.own, events.c.kind == INTRODUCED)
+    return [json.loads(content)["data"] for content in db.execute(told.order_by(events.c.seq)).scalars()]
+
+
+def introduce(db: Connection, signer: Signer, expires_at: str | None, run_id: str, now: Callable[[], datetime] = utc_now) -> None:
+    """The first statement of a key, and of one that was extended, comes after the event that tells its public half and its expiry."""
+    told = {
+        "keyid": signer.public_key.keyid,
+        "public": attestation.public(signer.public_key),
+        **({"expires_at": expires_at} if expires_at else {}),
+    }
+    if [data for data in introduced(db) if data["keyid"] == told["keyid"]][-1:] != [told]:
+        append_sealed(db, INTRODUCED, told, run_id=run_id, now=now)
 
 
 def _unsigned(db: Connection, run_id: str) -> bytes | None:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from ansible_collections.pifleet.ops.plugins.plugin_utils._strict_yaml import parsed
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 FILE = "releases.yml"
 
@@ -154,31 +153,4 @@ def load(root: Path) -> Config:
 
 def parse(text: str, place: str = FILE) -> Config:
     """Return the configuration that *text* holds. Raises PifleetError."""
-    try:
-        table = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise PifleetError(f"{place} is no YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(table, dict):
-        raise PifleetError(f"{place} holds no table.", "It begins with `environments:`.")
-    try:
-        return Config.model_validate(table)
-    except ValidationError as error:
-        raise PifleetError(f"{place}: {'; '.join(_told(found) for found in error.errors())}.", "docs/releases.md lists the keys.") from None
-
-
-def _told(found: Any) -> str:
-    where = ".".join(str(part) for part in found["loc"])
-    what = {"extra_forbidden": "there is no such key", "missing": "it is missing"}.get(found["type"], found["msg"])
-    what = re.sub(r"^Value error, ", "", what).replace("should match pattern", "does not match")
-    return f"{where}: {what}" if where else str(what)
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML's own loader takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _value in node.value]
-        twice = sorted({str(key) for key in keys if isinstance(key, str) and keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(twice)} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+    return parsed(Config, text, place, begins="It begins with `environments:`.", hint="docs/releases.md lists the keys.")

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The repository of fix runs: created under the service's lock, taken from step to step, read back by any process.
+
+The lock of a service is its fix run that is not over. A runner that is gone leaves one that says how far it got: whoever reads it is told
+that it failed, whoever writes next marks it, and ``resume`` goes on with it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation, chain
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
+    AWAITING,
+    FAILED,
+    OPEN,
+    PENDING,
+    RUNNING,
+    STEPS,
+    Approval,
+    Artifact,
+    FixRun,
+    Step,
+    plan_of,
+)
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event, text_of, utc_now
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import open_run_of
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import (
+    fix_run_approvals,
+    fix_run_artifacts,
+    fix_run_steps,
+    fix_runs,
+    runs,
+)
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.statements import introduce, introduced
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import NoLedgerError, Store
+from securesystemslib.signer import Signer
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+_AnyRow = Row[tuple[object, ...]]
+Change = Callable[[FixRun, str], FixRun]
+
+
+class FixRuns:
+    """Each method is one durable transaction; what one returned, every process reads. All raise LedgerError where the ledger cannot be
+    used, and PifleetError with nothing changed for what may not be. *gone*: whether a run's process has certainly ended."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime] = utc_now, gone: Callable[[Process], bool] = is_gone) -> None:
+        self._store, self._now, self._gone = store, now, gone
+
+    # -- written ----------------------------------------------------------------------------------------------------------------------
+    def create(
+        self, process: Process, service: str, stack: str, node: str, instruction: str, requester: str, parent_id: str = ""
+    ) -> FixRun:
+        """Record a new fix run, and take the service's lock with it."""
+        with self._store.write() as db:
+            run_id = _run_of(db, process)
+            self._take_lock(db, service)
+            seq = (db.execute(select(func.max(fix_runs.c.seq))).scalar() or 0) + 1
+            run = FixRun(
+                id=f"fix-{seq:06d}-{service}",
+                service=service,
+                stack=stack,
+                node=node,
+                instruction=instruction,
+                status=PENDING,
+                requester=requester,
+                run_id=run_id,
+                created_at=text_of(self._now()),
+                steps=runner.fresh_steps(),
+                parent_id=parent_id,
+            )
+            db.execute(insert(fix_runs), {**_row(run), "seq": seq})
+            _write_steps(db, run)
+            told = {"instruction": instruction, "node": node, "requester": requester, "parent": parent_id}
+            self._tell(db, "fix_run.created", run, told)
+            return run
+
+    def resume(self, process: Process, wanted: str, from_step: str = "") -> FixRun:
+        """Let the run of *process* go on with a fix run that ended badly, or whose approval was given."""
+        with self._store.write() as db:
+            run_id = _run_of(db, process)
+            self._mark_dead(db)
+            run = _get(db, wanted)
+            self._take_lock(db, run.service, mine=wanted)
+            now = text_of(self._now())
+            after = run if run.status == AWAITING and not from_step else runner.reopen(run, from_step, now)
+            after = replace(after, run_id=run_id)
+            self._update(db, run, after)
+            self._tell(db, "fix_run.resumed", after, {"step": runner.due(after)})
+            return after
+
+    def begin(self, process: Process, fix_run_id: str, name: str) -> FixRun:
+        """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over."""
+        with self._store.write() as db:
+            run_id = _run_of(db, process)
+            before = _get(db, fix_run_id)
+            if before.run_id != run_id:
+                raise PifleetError(f"The fix run {fix_run_id} is not this run's: {before.run_id} is at it.")
+            now = text_of(self._now())
+            after = self._gated(db, before, name, now)
+            self._update(db, before, after)
+            self._tell(db, "fix_run.step", after, _moved(before, after))
+            return after
+
+    def change(self, fix_run_id: str, kind: str, change: Change, artifacts: Sequence[Artifact] = ()) -> FixRun:
+        """Apply *change* to the fix run as it is kept now, with its new *artifacts*, and record both as an event *kind*."""
+        with self._store.write() as db:
+            before = _get(db, fix_run_id)
+            after = change(before, text_of(self._now()))
+            new = {artifact.name: artifact for artifact in artifacts}
+            kept = tuple(a for a in after.artifacts if a.name not in new)
+            after = replace(after, artifacts=tuple(sorted((*kept, *new.values()), key=lambda a: a.name)))
+            if after != before:
+                self._update(db, before, after)
+                hashes = {artifact.name: artifact.checksum for artifact in artifacts}
+                self._tell(db, kind, after, {**_moved(before, after), "artifacts": hashes})
+            return after
+
+    def decide(self, process: Process, fix_run_id: str, decision: str, digest: str, approver: str, fleet: Fleet, signer: Signer) -> FixRun:
+        """Record that *approver* approves or rejects the plan of a fix run that waits, signed. *digest*: of the plan they saw."""
+        with self._store.write() as db:
+            run_id = _run_of(db, process)
+            run = _get(db, fix_run_id)
+            _refuse_decision(run, decision, digest, approver, fleet)
+            moment = self._now()
+            minutes = run.plan.valid_for_minutes if run.plan else 0
+            given = Approval(
+                id=f"apr-{uuid.uuid4()}",
+                fix_run_id=run.id,
+                decision=decision,
+                approver=approver,
+                plan_digest=run.plan_digest,
+                diff_sha256=run.plan.diff_sha256 if run.plan else "",
+                given_at=text_of(moment),
+                expires_at=text_of(moment + timedelta(minutes=minutes)),
+            )
+            introduce(db, signer, None, run_id, self._now)
+            given = replace(given, envelope=attestation.sign(_statement(given), signer))
+            db.execute(insert(fix_run_approvals), {**asdict(given), "used_at": None, "envelope": dict(given.envelope)})
+            after = replace(run, approvals=(*run.approvals, given))
+            if decision == "rejected":
+                after = replace(runner.reject(after, approver, text_of(moment)), run_id=run_id)
+            self._update(db, run, after)
+            told = {
+                "approval": given.id,
+                "approver": approver,
+                "plan": given.plan_digest,
+                "diff": given.diff_sha256,
+                "until": given.expires_at,
+            }
+            self._tell(db, f"fix_run.{decision}", after, told)
+            return after
+
+    def mark_dead(self) -> None:
+        """Mark the fix runs whose runner is gone as failed."""
+        with self._store.write() as db:
+            self._mark_dead(db)
+
+    # -- read -------------------------------------------------------------------------------------------------------------------------
+    def get(self, fix_run_id: str) -> FixRun:
+        """Return one fix run. Raises PifleetError where there is none of that id."""
+        try:
+            with self._store.read() as db:
+                return self._judged(db, _get(db, fix_run_id))
+        except NoLedgerError as error:
+            raise _unknown(fix_run_id) from error
+
+    def listed(self, *, service: str = "", status: str = "", since: str = "", limit: int = 20, offset: int = 0) -> tuple[list[FixRun], int]:
+        """Return a page of fix runs, newest first, and how many there are in all. *since*: UTC, ISO 8601; none where there is no ledger.
+
+        One whose runner is gone counts as what the ledger has of it.
+        """
+        conditions = [
+            *([fix_runs.c.service == service] if service else []),
+            *([fix_runs.c.status == status] if status else []),
+            *([fix_runs.c.created_at >= since] if since else []),
+        ]
+        try:
+            with self._store.read() as db:
+                total = db.execute(select(func.count()).select_from(fix_runs).where(*conditions)).scalar_one()
+                rows = db.execute(select(fix_runs).where(*conditions).order_by(fix_runs.c.seq.desc()).limit(limit).offset(offset)).all()
+                return [self._judged(db, run) for run in _records(db, rows)], total
+        except NoLedgerError:
+            return [], 0
+
+    # -- inside -----------------------------------------------------------------------------------------------------------------------
+    def _gated(self, db: Connection, run: FixRun, name: str, now: str) -> FixRun:
+        if runner.due(run) != name or not runner.needs_approval(run, name):
+            return runner.begin(run, name, now)
+        given = [a for a in run.approvals if a.decision == "approved" and not a.used_at]
+        if not given:
+            return runner.await_approval(run, now)
+        approval = given[-1]
+        why = runner.usable(run, approval, now) or _unproven(db, approval)
+        if why == "it has expired":
+            return runner.expire(run, now)
+        if why:
+            raise PifleetError(f"The approval {approval.id} of the fix run {run.id} permits nothing: {why}.", "approval_invalid")
+        db.execute(update(fix_run_approvals).where(fix_run_approvals.c.id == approval.id).values(used_at=now))
+        used = tuple(replace(a, used_at=now) if a.id == approval.id else a for a in run.approvals)
+        return runner.begin(replace(run, approvals=used), name, now)
+
+    def _take_lock(self, db: Connection, service: str, mine: str = "") -> None:
+        self._mark_dead(db)
+        held = db.execute(select(fix_runs).where(fix_runs.c.service == service, fix_runs.c.status.in_(OPEN))).all()
+        for row in held:
+            if row.id == mine and row.status == AWAITING:
+                continue
+            raise PifleetError(
+                f"The fix run {row.id} of {service} is {row.status}.",
+                "Approve or reject it first (playbooks/approve.yml). Nothing was recorded."
+                if row.status == AWAITING
+                else "Wait for its end. Nothing was recorded.",
+            )
+
+    def _mark_dead(self, db: Connection) -> None:
+        for row in db.execute(select(fix_runs).where(fix_runs.c.status.in_((PENDING, RUNNING)))).all():
+            if not self._lives(db, row.run_id):
+                before = _records(db, [row])[0]
+                after = runner.interrupt(before, text_of(self._now()))
+                self._update(db, before, after)
+                self._tell(db, "fix_run.interrupted", after, {"step": _at(after)})
+
+    def _lives(self, db: Connection, run_id: str) -> bool:
+        row = db.execute(select(runs).where(runs.c.id == run_id, runs.c.status == RUNNING)).first()
+        return row is not None and not self._gone(Process(row.controller, row.boot_id, row.pid, row.process_started))
+
+    def _judged(self, db: Connection, run: FixRun) -> FixRun:
+        if run.status in (PENDING, RUNNING) and not self._lives(db, run.run_id):
+            return replace(runner.interrupt(run, text_of(self._now())), interrupted=True)
+        return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
+
+    def _update(self, db: Connection, before: FixRun, after: FixRun) -> None:
+        row = _row(after)
+        if row != _row(before):
+            db.execute(update(fix_runs).where(fix_runs.c.id == after.id).values(row))
+        if after.steps != before.steps:
+            _write_steps(db, after)
+        if after.artifacts != before.artifacts:
+            db.execute(delete(fix_run_artifacts).where(fix_run_artifacts.c.fix_run_id == after.id))
+            db.execute(insert(fix_run_artifacts), [{**asdict(a), "fix_run_id": after.id} for a in after.artifacts])
+
+    def _tell(self, db: Connection, kind: str, run: FixRun, told: Mapping[str, Any]) -> None:
+        told = {"fix_run": run.id, "service": run.service, "status": run.status, **told}
+        append_event(db, kind, told, about=[("fix_run", run.id)], run_id=run.run_id, host=run.node, now=self._now)
+
+
+def _refuse_decision(run: FixRun, decision: str, digest: str, approver: str, fleet: Fleet) -> None:
+    if run.status != AWAITING or run.plan is None:
+        raise PifleetError(f"The fix run {run.id} is {run.status}: it waits for no approval.", "approval_not_applicable")
+    if digest != run.plan.digest:
+        raise PifleetError(
+            f"The plan of the fix run {run.id} is {run.plan.digest}, not {digest or '(none given)'}.", "Look at it, and name that one."
+        )
+    if decision == "approved" and fleet.two_person and approver == run.requester:
+        raise PifleetError(
+            f"{approver} asked for the fix run {run.id}, and cannot approve it.",
+            "Somebody else approves it, by their own login; `two_person: false` in fix_runs.yml lets one person do both.",
+        )
+    if not fleet.has_role(approver, run.plan.approver_roles):
+        raise PifleetError(f"{approver} has none of the roles {', '.join(run.plan.approver_roles)}.", "They are given in fix_runs.yml.")
+
+
+def _statement(given: Approval) -> bytes:
+    told = {key: getattr(given, key) for key in ("id", "decision", "approver", "diff_sha256", "given_at", "expires_at")}
+    return attestation.payload(given.fix_run_id, given.plan_digest, told, attestation.APPROVAL)
+
+
+def _unproven(db: Connection, approval: Approval) -> str:
+    """Why an approval is not what was signed, empty where it is."""
+    keys = {told["keyid"]: told["public"] for told in introduced(db)}
+    try:
+        _key, statement = attestation.verified(approval.envelope, keys, attestation.APPROVAL)
+    except attestation.SigningError as error:
+        return f"its signature does not hold: {error}"
+    return "" if chain.canonical(statement) == _statement(approval) else "it is not what was signed"
+
+
+def _run_of(db: Connection, process: Process) -> str:
+    run_id = open_run_of(db, process)
+    if run_id is None:
+        raise PifleetError(
+            "No run is open in the ledger, so that a fix run cannot be recorded.",
+            "A playbook begins with run_record state=opened; was that left out by --start-at-task or --skip-tags?",
+        )
+    return run_id
+
+
+def _get(db: Connection, wanted: str) -> FixRun:
+    row: _AnyRow | None = db.execute(select(fix_runs).where(fix_runs.c.id == wanted)).first()
+    if row is None:
+        raise _unknown(wanted)
+    return _records(db, [row])[0]
+
+
+def _unknown(wanted: str) -> PifleetError:
+    return PifleetError(f"There is no fix run {wanted}.", "`playbooks/fix_runs.yml` lists those that there are.")
+
+
+def _at(run: FixRun) -> str:
+    return next((step.name for step in run.steps if step.state == "in_progress"), "")
+
+
+def _moved(before: FixRun, after: FixRun) -> dict[str, Any]:
+    moved = [step for step, was in zip(after.steps, before.steps, strict=True) if step.state != was.state]
+    return {"steps": {step.name: step.state for step in moved}, "message": next((step.message for step in moved if step.message), "")}
+
+
+def _row(run: FixRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "service": run.service,
+        "stack": run.stack,
+        "node": run.node,
+        "instruction": run.instruction,
+        "status": run.status,
+        "requester": run.requester,
+        "run_id": run.run_id,
+        "parent_id": run.parent_id or None,
+        "plan": run.plan.as_table() if run.plan else None,
+        "candidate": run.candidate or None,
+        "reason": run.reason or None,
+        "created_at": run.created_at,
+        "ended_at": run.ended_at or None,
+    }
+
+
+def _write_steps(db: Connection, run: FixRun) -> None:
+    db.execute(delete(fix_run_steps).where(fix_run_steps.c.fix_run_id == run.id))
+    rows = [
+        {
+            "fix_run_id": run.id,
+            "number": number,
+            "step": step.name,
+            "state": step.state,
+            "message": step.message or None,
+            "started_at": step.started_at or None,
+            "ended_at": step.ended_at or None,
+            "detail": dict(step.detail),
+        }
+        for number, step in enumerate(run.steps, 1)
+    ]
+    db.execute(insert(fix_run_steps), rows)
+
+
+def _records(db: Connection, rows: Iterable[Any]) -> list[FixRun]:
+    """The fix runs of *rows*, each other table asked once for all of them."""
+    rows = list(rows)
+    ids = [row.id for row in rows]
+    steps: dict[str, list[Step]] = {}
+    for s in db.execute(select(fix_run_steps).where(fix_run_steps.c.fix_run_id.in_(ids)).order_by(fix_run_steps.c.number)).all():
+        step = Step(s.step, s.state, s.message or "", s.started_at or "", s.ended_at or "", s.detail)
+        steps.setdefault(s.fix_run_id, []).append(step)
+    approvals: dict[str, list[Approval]] = {}
+    given = (
+        select(fix_run_approvals)
+        .where(fix_run_approvals.c.fix_run_id.in_(ids))
+        .order_by(fix_run_approvals.c.given_at, fix_run_approvals.c.id)
+    )
+    for a in db.execute(given).mappings().all():
+        approvals.setdefault(a["fix_run_id"], []).append(Approval(**{**a, "used_at": a["used_at"] or ""}))
+    made: dict[str, list[Artifact]] = {}
+    for f in db.execute(select(fix_run_artifacts).where(fix_run_artifacts.c.fix_run_id.in_(ids)).order_by(fix_run_artifacts.c.name)).all():
+        made.setdefault(f.fix_run_id, []).append(Artifact(f.name, f.type, f.step, f.path, f.checksum, f.size_bytes))
+    return [
+        FixRun(
+            id=row.id,
+            service=row.service,
+            stack=row.stack,
+            node=row.node,
+            instruction=row.instruction,
+            status=row.status,
+            requester=row.requester,
+            run_id=row.run_id,
+            created_at=row.created_at,
+            steps=tuple(steps.get(row.id) or (Step(name) for name in STEPS)),
+            plan=plan_of(row.plan) if row.plan else None,
+            parent_id=row.parent_id or "",
+            candidate=row.candidate or "",
+            reason=row.reason or "",
+            ended_at=row.ended_at or "",
+            approvals=tuple(approvals.get(row.id, ())),
+            artifacts=tuple(made.get(row.id, ())),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FORWARD, Artifact, FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import fix_run_approvals, fix_run_steps, fix_runs
+
+from tests.support.fix_runs import World
+
+
+def decide(world: World, run: FixRun, who: str = "bob", decision: str = "approved", fleet: Fleet | None = None, digest: str = "") -> FixRun:
+    return world.fix_runs.decide(world.mine, run.id, decision, digest or run.plan_digest, who, fleet or Fleet(), world.signer)
+
+
+def waiting(world: World, requirement: str = "pre-run", **approval: Any) -> FixRun:
+    run = world.analysed(requirement, **approval)
+    if requirement == "pre-verify":
+        for name in ("patch", "build", "restart"):
+            world.step(run, name)
+    run = world.fix_runs.begin(world.mine, run.id, "patch" if requirement == "pre-run" else "verify")
+    assert run.status == "awaiting_approval"
+    return run
+
+
+def test_what_was_recorded_is_read_back(world: World) -> None:
+    run = world.analysed()
+    artifact = Artifact("build.log", "build_log", "build", "var/artifacts/x/build.log", "0" * 64, 3)
+    changed = world.fix_runs.change(run.id, "fix_run.artifact", lambda found, _now: found, [artifact])
+    assert world.fix_runs.get(run.id) == changed
+    assert changed.artifacts == (artifact,)
+    assert changed.plan == run.plan
+    assert changed.id == "fix-000001-web"
+
+
+def test_one_fix_run_of_a_service_at_a_time(world: World) -> None:
+    first = world.create()
+    with pytest.raises(PifleetError, match=f"{first.id} of web is pending"):
+        world.create(world.another_run(2))
+    assert world.create(world.another_run(3), "other").id == "fix-000002-other"
+
+
+def test_a_dead_runners_fix_run_is_failed_and_can_be_retried(world: World) -> None:
+    run = world.analysed()
+    world.fix_runs.begin(world.mine, run.id, "patch")
+    world.gone.add(1)
+    seen = world.fix_runs.get(run.id)
+    assert (seen.status, seen.interrupted) == ("failed", True)
+    other = world.another_run(2)
+    again = world.fix_runs.resume(other, run.id)
+    assert (again.status, runner.due(again), again.step("patch").state) == ("running", "patch", "in_progress")
+    for name in FORWARD[1:]:
+        world.step(run, name, other)
+    assert world.fix_runs.get(run.id).status == "succeeded"
+
+
+def test_the_service_of_a_dead_runner_is_free(world: World) -> None:
+    run = world.create()
+    world.gone.add(1)
+    new = world.create(world.another_run(2))
+    assert new.id != run.id
+    assert world.fix_runs.get(run.id).status == "failed"
+
+
+def test_a_living_runners_fix_run_is_nobody_elses(world: World) -> None:
+    run = world.analysed()
+    with pytest.raises(PifleetError, match="Wait for its end"):
+        world.fix_runs.resume(world.another_run(2), run.id)
+    with pytest.raises(PifleetError, match="is not this run's"):
+        world.fix_runs.begin(world.another_run(3), run.id, "patch")
+
+
+# -- approvals --------------------------------------------------------------------------------------------------------------------------
+def test_an_approval_lets_the_step_begin_and_is_used_up(world: World) -> None:
+    run = waiting(world)
+    decide(world, run)
+    begun = world.fix_runs.begin(world.mine, run.id, "patch")
+    assert (begun.status, begun.step("patch").state) == ("running", "in_progress")
+    assert begun.approvals[0].used_at
+    assert world.fix_runs.get(run.id).approvals == begun.approvals
+    # what was rolled back begins anew, and asks anew
+    world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.fail(r, "patch", "broken", {}, now))
+    world.step(run, "rollback")
+    world.fix_runs.resume(world.mine, run.id)
+    assert world.fix_runs.begin(world.mine, run.id, "patch").status == "awaiting_approval"
+
+
+def test_before_the_verification(world: World) -> None:
+    run = waiting(world, "pre-verify")
+    decide(world, run)
+    assert world.step(run, "verify").status == "succeeded"
+    other = waiting(world, "pre-verify")
+    rejected = decide(world, other, decision="rejected")
+    assert (rejected.status, runner.due(rejected)) == ("running", "rollback")
+
+
+def test_nobody_approves_what_they_asked_for(world: World) -> None:
+    run = waiting(world)
+    with pytest.raises(PifleetError, match="cannot approve it"):
+        decide(world, run, "alice")
+    assert world.fix_runs.get(run.id).approvals == ()
+    assert decide(world, run, "alice", fleet=Fleet(two_person=False)).approvals
+
+
+def test_only_who_has_the_role_approves(world: World) -> None:
+    run = waiting(world, approver_roles=["on-call"])
+    with pytest.raises(PifleetError, match="none of the roles on-call"):
+        decide(world, run, "bob", fleet=Fleet(roles={"on-call": ["carol"], "other": ["bob"]}))
+    assert decide(world, run, "carol", fleet=Fleet(roles={"on-call": ["carol"]})).approvals
+
+
+def test_another_plan_and_another_state_are_refused(world: World) -> None:
+    run = waiting(world)
+    for digest in ("0" * 64, "x"):
+        with pytest.raises(PifleetError, match="Look at it"):
+            decide(world, run, digest=digest)
+    decide(world, run, decision="rejected")
+    assert world.fix_runs.get(run.id).status == "rejected"
+    for decision in ("approved", "rejected"):
+        with pytest.raises(PifleetError, match="approval_not_applicable"):
+            decide(world, run, decision=decision)
+
+
+def test_an_expired_approval_is_never_used(world: World) -> None:
+    run = waiting(world, valid_for_minutes=5)
+    decide(world, run)
+    world.moment += timedelta(minutes=5)
+    assert runner.approval_status(world.fix_runs.get(run.id), world.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")) == "expired"
+    ended = world.fix_runs.begin(world.mine, run.id, "patch")
+    assert (ended.status, ended.step("patch").state) == ("expired", "skipped")
+    with pytest.raises(PifleetError):
+        world.fix_runs.begin(world.mine, run.id, "patch")
+
+
+def tamper(world: World, table: Any, **values: Any) -> None:
+    with world.store.write() as db:
+        db.execute(sqlalchemy.update(table).values(**values))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("expires_at", "2099-01-01T00:00:00.000000Z"),
+        ("approver", "carol"),
+        ("given_at", "2025-01-01T00:00:00.000000Z"),
+        ("plan_digest", "0" * 64),
+        ("diff_sha256", "0" * 64),
+        ("envelope", {"payload": "", "payloadType": "x", "signatures": []}),
+    ],
+)
+def test_an_approval_that_was_edited_permits_nothing(world: World, column: str, value: Any) -> None:
+    run = waiting(world)
+    decide(world, run)
+    tamper(world, fix_run_approvals, **{column: value})
+    with pytest.raises(PifleetError, match="approval_invalid"):
+        world.fix_runs.begin(world.mine, run.id, "patch")
+    assert world.fix_runs.get(run.id).step("patch").state == "pending"
+
+
+def test_a_used_approval_is_not_used_again(world: World) -> None:
+    run = waiting(world)
+    decide(world, run)
+    world.fix_runs.begin(world.mine, run.id, "patch")
+    # even where an intruder winds the step back
+    with world.store.write() as db:
+        db.execute(sqlalchemy.update(fix_run_steps).where(fix_run_steps.c.step == "patch").values(state="pending", started_at=None))
+    assert world.fix_runs.begin(world.mine, run.id, "patch").status == "awaiting_approval"
+
+
+def test_a_plan_that_changed_after_the_approval_is_refused(world: World) -> None:
+    run = waiting(world)
+    decide(world, run)
+    plan = world.fix_runs.get(run.id).plan
+    assert plan
+    tamper(world, fix_runs, plan={**plan.as_table(), "node": "pi-2"})
+    with pytest.raises(PifleetError, match="for another plan"):
+        world.fix_runs.begin(world.mine, run.id, "patch")
+
+
+# -- lists ------------------------------------------------------------------------------------------------------------------------------
+def test_pages_and_filters(world: World) -> None:
+    for number in range(5):
+        run = world.create(service=f"s{number % 2}")
+        world.fail(run, "analyze")
+    found, total = world.fix_runs.listed(limit=2, offset=1)
+    assert ([run.id for run in found], total) == (["fix-000004-s1", "fix-000003-s0"], 5)
+    found, total = world.fix_runs.listed(service="s1")
+    assert ([run.id for run in found], total) == (["fix-000004-s1", "fix-000002-s1"], 2)
+    assert world.fix_runs.listed(status="succeeded") == ([], 0)
+    assert world.fix_runs.listed(since=found[0].created_at)[1] == 2
+
+
+def test_ten_thousand_are_listed_in_the_time_that_is_promised(world: World) -> None:
+    run = world.fail(world.create(), "analyze")
+    with world.store.write() as db:
+        row = dict(db.execute(sqlalchemy.select(fix_runs)).mappings().one())
+        steps = [dict(step) for step in db.execute(sqlalchemy.select(fix_run_steps)).mappings()]
+        ids = [f"fix-{seq:06d}-web" for seq in range(2, 10001)]
+        db.execute(sqlalchemy.insert(fix_runs), [{**row, "id": i, "seq": seq} for seq, i in enumerate(ids, 2)])
+        db.execute(sqlalchemy.insert(fix_run_steps), [{**step, "fix_run_id": i} for i in ids for step in steps])
+    world.fix_runs.listed(limit=1)
+    began = time.perf_counter()
+    found, total = world.fix_runs.listed(service="web", status="failed", limit=50, offset=5000)
+    took = time.perf_counter() - began
+    assert (len(found), total, len(found[0].steps)) == (50, 10000, 6)
+    assert run.id == "fix-000001-web"
+    assert took < 0.5, "ten times what is promised, for a machine that is busy"
