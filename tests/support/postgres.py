@@ -69,7 +69,8 @@ class Server:
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
         done = subprocess.run(
             [*as_user, str(found[-1]), *args],
-            cwd=self.folder, env={**os.environ, "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=60, check=False,
+            cwd=self.folder, env={**os.environ, "LC_ALL": "C.UTF-8", "PGCTLTIMEOUT": "240"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, timeout=300, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout.decode(errors="replace")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+REPORTS = ROOT / "docs/governance/reviews"  # written by runs, those of tests that run beside this one too
+PAGES = sorted(page for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if REPORTS not in page.parents)
 
 
 def test_the_table_of_playbooks_is_complete() -> None:
