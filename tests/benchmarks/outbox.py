@@ -3,8 +3,8 @@
 
 - enqueue: the durable enqueue of events against a bare INSERT and COMMIT of the same bytes into a file of the same settings; in turn
   (A B A B), and the median of the ratios counts.
-- migration and drain: time a row with many rows against time a row with a tenth of them (linear is 1), and the memory that the process grew
-  by meanwhile.
+- migration (within one file, between two, within one PostgreSQL, from a file into one) and drain: time a row with many rows against time a
+  row with a tenth of them (linear is 1), and the memory that the process, and the hub's, grew by meanwhile.
 - drain: events a second to a real hub over TLS on loopback.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import shutil
 import sqlite3
 import statistics
@@ -37,6 +37,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import S
 from sqlalchemy import insert  # noqa: E402
 
 from tests.support.hub import HubProcess  # noqa: E402
+from tests.support.postgres import Server  # noqa: E402
 from tests.support.sync import IDENTITY, event_row, sha256  # noqa: E402
 
 ENQUEUE, LINEAR, EVENTS_A_SECOND, MEGABYTES = 1.5, 1.5, 2000.0, 64.0
@@ -123,6 +124,25 @@ def between(folder: Path, count: int) -> dict[str, float]:
     return _measured(lambda: Migration(store, before).run(IDENTITY))
 
 
+def postgres(folder: Path, count: int) -> dict[str, float]:
+    """Migrate within one database of a PostgreSQL."""
+    with Server(Path(tempfile.gettempdir())) as server:
+        store = Store(server.fresh(), folder)
+        fill(store, count)
+        return _measured(lambda: Migration(store).run(IDENTITY), server.pid)
+
+
+def into_postgres(folder: Path, count: int) -> dict[str, float]:
+    """Migrate from a file into a PostgreSQL, as a fleet does whose operators are to share its ledger."""
+    before = Store(folder / "before.db")
+    fill(before, count)
+    with Server(Path(tempfile.gettempdir())) as server:
+        store = Store(server.fresh(), folder)
+        with store.write():
+            pass
+        return _measured(lambda: Migration(store, before).run(IDENTITY), server.pid)
+
+
 def drain(folder: Path, count: int) -> dict[str, float]:
     with HubProcess(folder / "hub") as hub:
         fleet = folder / "fleet"
@@ -144,21 +164,39 @@ def drain(folder: Path, count: int) -> dict[str, float]:
         settings = identity.load(fleet)
         fill(Store(settings.default_ledger), count, settings.scope)
         done: list[sync.Synced] = []
-        measured = _measured(lambda: done.append(sync.sync_now(settings)))
+        measured = _measured(lambda: done.append(sync.sync_now(settings)), hub.pid)
         if done[0].delivered.events != count:
             raise RuntimeError(f"{done[0]} of {count}")
     return measured
 
 
-def _measured(work: Callable[[], object]) -> dict[str, float]:
-    """Return the seconds that *work* took, those of them that this process computed, and by how many megabytes it grew."""
-    memory, computed = _megabytes(), time.process_time()
+def _measured(work: Callable[[], object], beside: int | None = None) -> dict[str, float]:
+    """Return the seconds that *work* took, those of them that processors computed, and by how many megabytes this process grew.
+
+    *beside*: the process that did its part of it; what it computed counts too, and by how much it grew is told beside.
+    """
+    memory, computed, its = _megabytes(), _computed(beside), _megabytes(beside)
     seconds = timed(work)
-    return {"seconds": seconds, "computed": time.process_time() - computed, "grown": _megabytes() - memory}
+    return {
+        "seconds": seconds,
+        "computed": _computed(beside) - computed,
+        "grown": _megabytes() - memory,
+        "grown_beside": _megabytes(beside) - its,
+    }
 
 
-def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _computed(beside: int | None) -> float:
+    """Seconds of processors, those of the children of *beside* that have ended among them: PostgreSQL makes one for each connection."""
+    if beside is None:
+        return time.process_time()
+    fields = Path(f"/proc/{beside}/stat").read_text().rpartition(")")[2].split()
+    return time.process_time() + sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _megabytes(pid: int | None = None) -> float:
+    """The most memory that a process had so far."""
+    (line,) = (one for one in Path(f"/proc/{pid or 'self'}/status").read_text().splitlines() if one.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def alone(what: str, count: int) -> dict[str, float]:
@@ -169,6 +207,15 @@ def alone(what: str, count: int) -> dict[str, float]:
     return measured
 
 
+MEASURES: dict[str, Callable[[Path, int], dict[str, float]]] = {
+    "migrate": migrate,
+    "between": between,
+    "postgres": postgres,
+    "into_postgres": into_postgres,
+    "drain": drain,
+}
+
+
 def scaled(what: str, rows: int) -> list[Figure]:
     small, large = alone(what, rows // 10), alone(what, rows)
     ratio = (large["seconds"] / rows) / (small["seconds"] / (rows // 10))
@@ -177,6 +224,7 @@ def scaled(what: str, rows: int) -> list[Figure]:
         Figure(f"{what}: memory grown by {rows} rows", round(large["grown"], 1), MEGABYTES, "MB"),
     ]
     if what == "drain":
+        figures.append(Figure(f"drain: memory of the hub grown by {rows} rows", round(large["grown_beside"], 1), MEGABYTES, "MB"))
         figures.append(Figure("drain to a loopback hub over TLS", round(rows / large["seconds"]), EVENTS_A_SECOND, "events/s", least=True))
     return figures
 
@@ -185,16 +233,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=60)
-    parser.add_argument("--only", choices=["migrate", "between", "drain"], help="measure this once and print it")
+    parser.add_argument("--only", choices=list(MEASURES), help="measure this once and print it")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pifleet-bench-"))
     try:
         if args.only:
-            print(json.dumps({"migrate": migrate, "between": between, "drain": drain}[args.only](folder, args.rows)))
+            print(json.dumps(MEASURES[args.only](folder, args.rows)))
             return 0
         figures = [enqueue(folder, args.runs, together) for together in (1, 50)]
-        for what in ("migrate", "between", "drain"):
+        for what in MEASURES:
             figures += scaled(what, args.rows)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

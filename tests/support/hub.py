@@ -78,6 +78,11 @@ class HubProcess:
         """Beside *folder*, whose disk may be full."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "the hub does not run"
+        return self.process.pid
+
     def token(self, source: str, name: str = "controller", days: float = 1) -> str:
         return ApiTokens(self.store).add(name, "sync", source, timedelta(days=days))
 

@@ -18,10 +18,11 @@ PROGRAMS = "/usr/lib/postgresql/*/bin"
 
 
 class Server:
-    """A running server; ``fresh()`` makes an empty database and returns its URL."""
+    """A running server; ``fresh()`` makes an empty database and returns its URL. *below*: where its data goes, by default into memory."""
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="pifleet-pg-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    def __init__(self, below: Path | None = None) -> None:
+        memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+        self.folder = Path(tempfile.mkdtemp(prefix="pifleet-pg-", dir=below or memory))
         self._databases = 0
 
     def __enter__(self) -> Server:
@@ -49,6 +50,11 @@ class Server:
         name = f"ledger{self._databases}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
         return self.url(name)
+
+    @property
+    def pid(self) -> int:
+        """Of the server, whose children the processes of its connections are."""
+        return int((self.folder / "data/postmaster.pid").read_text().split()[0])
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         with psycopg.connect(host=str(self.folder), user="pifleet", dbname=database, autocommit=True) as connection:
