@@ -14,6 +14,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import
 if not MISSING:
     try:
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.releases import Releases
         from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import desk, text
         from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.desk import Asked, Desk, Planned
@@ -36,6 +37,8 @@ class ReleaseAction(LedgerAction):
             raise PifleetError(
                 f"Releases need libraries on the controller: {LACKING}.", "Install them: `make env`, or `pip install pydantic`."
             )
+        if not self.reads:
+            process.end_with_parent()
         self._releases = Releases(self._store)
         self._desk = Desk(self._root, self._releases)
         return place

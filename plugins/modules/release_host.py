@@ -197,8 +197,10 @@ def _migrate(params):
     said = {}
     for wanted in params["migrations"]:
         places = project.Places(params["root"], params["environment"], wanted["project"])
-        project.stage(places, project.decoded(params["projects"][wanted["project"]]))
-        said[wanted["service"]] = migrate.migrate(places, wanted["service"], wanted["argv"], float(wanted["timeout"]))
+        timeout = float(wanted["timeout"])
+        with migrate.alone(places, timeout):
+            project.stage(places, project.decoded(params["projects"][wanted["project"]]))
+            said[wanted["service"]] = migrate.migrate(places, wanted["service"], wanted["argv"], timeout)
     return said
 
 

@@ -22,7 +22,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.executor imp
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import PHASES, ROLLOUT
 
 from tests.benchmarks.bootstrap import Figure, compared, in_turn
-from tests.integration.releases.conftest import GATEWAY, HERE, Site, clean, trust
+from tests.integration.releases.conftest import GATEWAY, HERE, Site, clean
 from tests.support.fleet import Fleet
 from tests.support.registry import Registry
 from tests.unit.releases.conftest import World
@@ -80,7 +80,7 @@ def main() -> int:
     try:
         with Registry(GATEWAY) as registry, tempfile.TemporaryDirectory() as folder:
             clean(fleet)
-            trust(fleet, registry)
+            registry.trusted_by(fleet)
             figures = measure(Site(fleet, registry, Path(folder, "fleet")), args.runs)
     finally:
         fleet.lab("down", "-i", str(fleet.inventory))

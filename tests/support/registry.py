@@ -16,6 +16,7 @@ from types import TracebackType
 from lab import paths
 from lab.system import root
 from tests.support import debian
+from tests.support.fleet import Fleet
 
 USER, PASSWORD = "deployer", "registry-password"
 #: bcrypt of PASSWORD, as the registry's htpasswd wants it
@@ -34,11 +35,15 @@ def program() -> Path:
 
 
 class Registry:
-    """Listens on *address*:*port*. The engine of this machine trusts it; ``ca`` is for others. Its content goes when the block ends."""
+    """Listens on *address*:*port*. The engine of this machine trusts it; ``ca`` is for others. Its content goes when the block ends.
 
-    def __init__(self, address: str, port: int = 5443) -> None:
+    *folder*: where it keeps everything, a new one if None is given; *data*: where it keeps images, if not in there.
+    """
+
+    def __init__(self, address: str, port: int = 5443, folder: Path | None = None, data: Path | None = None) -> None:
         self.name = f"{address}:{port}"
-        self.folder = Path(tempfile.mkdtemp(prefix="pifleet-registry-"))
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="pifleet-registry-"))
+        self._data = data or self.folder / "data"
         self.ca = self.folder / "ca.crt"
         self.log = self.folder / "log"
         self._address, self._port = address, port
@@ -46,23 +51,32 @@ class Registry:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Registry:
+        self.set_up()
+        return self
+
+    def set_up(self) -> int:
+        """Make certificate and login, start, and return the pid."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._certificate()
         (self.folder / "htpasswd").write_text(f"{USER}:{_HASH}\n")
         subprocess.run([*root(), "install", "-D", "-m", "644", str(self.ca), str(self._trust / "ca.crt")], check=True, timeout=60)
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove everything, and this machine's trust."""
         subprocess.run([*root(), "rm", "-rf", str(self._trust)], check=False, timeout=60)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self) -> None:
+    def start(self) -> int:
         config = self.folder / "config.yml"
         config.write_text(
             f"""version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
-storage: {{filesystem: {{rootdirectory: {self.folder}/data}}, delete: {{enabled: true}}}}
+storage: {{filesystem: {{rootdirectory: {self._data}}}, delete: {{enabled: true}}}}
 auth: {{htpasswd: {{realm: tests, path: {self.folder}/htpasswd}}}}
 http:
   addr: {self.name}
@@ -70,10 +84,10 @@ http:
 """
         )
         with self.log.open("ab") as stream:
-            self._process = subprocess.Popen([str(program()), "serve", str(config)], stdout=stream, stderr=stream)
+            self._process = subprocess.Popen([str(program()), "serve", str(config)], stdout=stream, stderr=stream, start_new_session=True)
         for _attempt in range(100):
             if self._answers():
-                return
+                return self._process.pid
             time.sleep(0.1)
         raise AssertionError(self.log.read_text()[-2000:])
 
@@ -82,6 +96,12 @@ http:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def trusted_by(self, fleet: Fleet) -> None:
+        """Let the engines of the nodes trust it."""
+        folder = f"/etc/docker/certs.d/{self.name}"
+        for host in fleet.hosts:
+            fleet.sh(host, f"mkdir -p {folder} && printf %s '{self.ca.read_text()}' >{folder}/ca.crt")
 
     def pushes(self) -> int:
         """How many manifests were put so far."""

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
@@ -13,6 +16,41 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Ru
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._release_host.engine import environment, said
 from ansible_collections.pifleet.ops.plugins.module_utils._release_host.project import Places
+
+_PAUSE = 0.2  # seconds between two tries
+
+
+@contextlib.contextmanager
+def alone(places: Places, timeout: float) -> Iterator[None]:
+    """Let nobody else migrate the project as long as the block lasts. Raises PifleetError.
+
+    A module that an interrupted run left is waited for, at most *timeout* seconds: at its end it takes its container
+    away, and what it staged.
+    """
+    try:
+        os.makedirs(os.path.dirname(places.lock), mode=0o700, exist_ok=True)
+        lock = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise PifleetError(f"{error.filename or places.lock} cannot be written: {error.strerror}.", "Make room, and run again.") from None
+    try:
+        until = time.monotonic() + timeout
+        while not _locked(lock):
+            if time.monotonic() > until:
+                raise PifleetError(
+                    f"another run still migrates {places.project} after {timeout:g} seconds.", "Wait for its end, and resume."
+                )
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def migrate(places: Places, service: str, command: Sequence[str], timeout: float, run: Runner = argv.run) -> str:

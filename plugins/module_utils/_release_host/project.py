@@ -52,6 +52,11 @@ class Places:
         """The project of a version that is not rolled out yet."""
         return os.path.join(self.root, "staged", self.project)
 
+    @property
+    def lock(self) -> str:
+        """Held by who migrates the project."""
+        return os.path.join(self.root, "locks", f"{self.project}.lock")
+
 
 def decoded(files: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[int, bytes]]:
     """Return (mode, content) of each of *files* by path. Raises PifleetError for what is no file of a project."""

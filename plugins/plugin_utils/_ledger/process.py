@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
+import signal
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,19 @@ def is_gone(process: Process, proc: Path = Path("/proc")) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def end_with_parent() -> None:
+    """Let this process, a worker of ansible-playbook, be killed as soon as that is.
+
+    A worker leads a session of its own. It would go on with its task unseen, beside the run that takes over. Linux alone can (prctl(2)).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent and parent.pid != os.getppid():  # it ended before that
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _read(path: Path) -> str:

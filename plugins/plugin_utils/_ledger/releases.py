@@ -16,7 +16,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.chain import Body
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import scrubbed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event, text_of, utc_now
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Artifact, keep, open_run_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import release_phases, releases, runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import NoLedgerError, Store
@@ -40,9 +40,10 @@ class Releases:
     """Each method is one durable transaction; what one returned, every process reads. All raise LedgerError where the ledger cannot be
     used."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime] = utc_now, gone: Callable[[Process], bool] = is_gone) -> None:
         self._store = store
         self._now = now
+        self._gone = gone
 
     def create(self, process: Process, plan: Plan, rendered: Mapping[str, str]) -> Release:
         """Record a new release of *plan*, and take the environment's lock with it. *rendered*: SHA-256 by project, as far as known.
@@ -115,7 +116,8 @@ class Releases:
         try:
             with self._store.read() as db:
                 found = _get(db, release_id)
-                return _marked(db, [*_of_environment(db, found.environment)], release_id)
+                judged = self._judged(db, _of_environment(db, found.environment))
+                return next(release for release in judged if release.id == release_id)
         except NoLedgerError as error:
             raise _unknown(release_id) from error
 
@@ -123,7 +125,7 @@ class Releases:
         """Return all releases of an environment, oldest first; none where there is no ledger yet."""
         try:
             with self._store.read() as db:
-                return tuple(_judged(db, _of_environment(db, environment)))
+                return tuple(self._judged(db, _of_environment(db, environment)))
         except NoLedgerError:
             return ()
 
@@ -138,7 +140,7 @@ class Releases:
     def _take_lock(self, db: Connection, environment: str, run_id: str, mine: str = "") -> None:
         open_ones = select(releases).where(releases.c.environment == environment, releases.c.status.in_((PENDING, RUNNING)))
         for row in db.execute(open_ones.order_by(releases.c.seq)).all():
-            if row.run_id != run_id and (held := _live_run(db, row.run_id)):
+            if row.run_id != run_id and (held := self._live_run(db, row.run_id)):
                 raise PifleetError(
                     f"The release {row.id} of {environment} is under way: run {row.run_id} of {held.playbook} by {held.requester} on "
                     f"{held.controller}, process {held.pid}.",
@@ -149,6 +151,23 @@ class Releases:
                 after = executor.interrupt(before, text_of(self._now()))
                 self._update(db, before, after)
                 self._tell(db, "release.interrupted", after, {"found_by": run_id})
+
+    def _live_run(self, db: Connection, run_id: str) -> _AnyRow | None:
+        """The run, where it goes on. One that was killed may not be marked yet: the next run that is opened does that."""
+        row: _AnyRow | None = db.execute(select(runs).where(runs.c.id == run_id, runs.c.status == "running")).first()
+        return None if row and self._gone(Process(row.controller, row.boot_id, row.pid, row.process_started)) else row
+
+    def _judged(self, db: Connection, found: Sequence[Release]) -> list[Release]:
+        """*found*, all of one environment, with what follows from the others and from their runs."""
+        live = history.current(found)
+        return [
+            replace(
+                release,
+                current=bool(live and release.id == live.id),
+                interrupted=not release.is_over and self._live_run(db, release.run_id) is None,
+            )
+            for release in found
+        ]
 
     def _update(self, db: Connection, before: Release, after: Release) -> None:
         row = _row(after)
@@ -196,12 +215,6 @@ def _run_of(db: Connection, process: Process) -> str:
     return run_id
 
 
-def _live_run(db: Connection, run_id: str) -> _AnyRow | None:
-    """The run, where it goes on. A run whose process is gone was marked when this one was opened."""
-    row: _AnyRow | None = db.execute(select(runs).where(runs.c.id == run_id, runs.c.status == "running")).first()
-    return row
-
-
 def _get(db: Connection, wanted: str) -> Release:
     row: _AnyRow | None = db.execute(select(releases).where(releases.c.id == wanted)).first()
     if row is None:
@@ -216,23 +229,6 @@ def _unknown(wanted: str) -> PifleetError:
 def _of_environment(db: Connection, environment: str) -> list[Release]:
     rows = db.execute(select(releases).where(releases.c.environment == environment).order_by(releases.c.seq)).all()
     return [_record(db, row) for row in rows]
-
-
-def _judged(db: Connection, found: Sequence[Release]) -> list[Release]:
-    """*found*, all of one environment, with what follows from the others and from their runs."""
-    live = history.current(found)
-    return [
-        replace(
-            release,
-            current=bool(live and release.id == live.id),
-            interrupted=not release.is_over and _live_run(db, release.run_id) is None,
-        )
-        for release in found
-    ]
-
-
-def _marked(db: Connection, found: Sequence[Release], wanted: str) -> Release:
-    return next(release for release in _judged(db, found) if release.id == wanted)
 
 
 def _row(release: Release) -> dict[str, Any]:

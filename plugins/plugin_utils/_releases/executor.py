@@ -175,15 +175,35 @@ class Executor:
     def run(self, name: str, work: Callable[[Release], tuple[Mapping[str, Any], Iterable[Image]]]) -> Release:
         """Run a whole phase, unless it is over already. *work* returns its detail, and images of which it found out more.
 
-        Whatever *work* raises is recorded as the phase's failure and raised again.
+        Whatever *work* raises is recorded as the phase's failure and raised again. Where another run took the release over meanwhile,
+        nothing is recorded: the phase is that run's now.
         """
         release = self._records.get(self._id)
         if release.phase(name).is_over:
             return release
-        release = self.begin(name)
+        mine = Executor(_Held(self._records, release.run_id), self._id)
+        release = mine.begin(name)
         try:
             detail, images = work(release)
         except Exception as error:
-            self.fail(name, str(error) if isinstance(error, PifleetError) else f"unexpected: {type(error).__name__}: {error}")
+            mine.fail(name, str(error) if isinstance(error, PifleetError) else f"unexpected: {type(error).__name__}: {error}")
             raise
-        return self.complete(name, detail, images)
+        return mine.complete(name, detail, images)
+
+
+class _Held:
+    """*records*, for as long as the run *run_id* is at the release."""
+
+    def __init__(self, records: Records, run_id: str) -> None:
+        self._records, self._run_id = records, run_id
+
+    def get(self, release_id: str) -> Release:
+        return self._records.get(release_id)
+
+    def change(self, release_id: str, kind: str, change: Change) -> Release:
+        def held(release: Release, now: str) -> Release:
+            if release.run_id != self._run_id:
+                raise PifleetError(f"The run {release.run_id} took the release {release.id} over from {self._run_id}, which was given up.")
+            return change(release, now)
+
+        return self._records.change(release_id, kind, held)

@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, identify, is_gone
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import PHASES
 
-from tests.integration.releases.conftest import Site
+from tests.integration.releases.conftest import FULL, Site
 from tests.support.commands import Commands
 
-#: the whole matrix takes two minutes
-KILLED = PHASES if os.environ.get("PIFLEET_TEST_FULL") else ("push", "rollout")
+#: (phase, whether all processes of the run end, as with a power cut, or ansible-playbook alone, as with `kill -9`)
+KILLED = [(phase, all_of_it) for phase in PHASES for all_of_it in (False, True)]
+if not FULL:
+    KILLED = [("push", False)]
 BACKEND = """
 import subprocess
 
@@ -50,10 +56,41 @@ def test_two_at_once_and_a_backend_from_outside(site: Site, tmp_path: Path) -> N
     assert (site.repository.root / ".pifleet/third.log").read_text().count(":1.1.0") == 2
 
 
-@pytest.mark.parametrize("phase", KILLED)
-def test_killed_and_resumed(site: Site, tmp_path: Path, phase: str) -> None:
+def children(pid: int) -> list[Process]:
+    """The processes that *pid* started, and those that these did."""
+    parents = {int(p.parent.name): _parent(p) for p in Path("/proc").glob("[0-9]*/stat")}
+    found, new = set[int](), {pid}
+    while new:
+        found |= new
+        new = {child for child, parent in parents.items() if parent in new} - found
+    return [identify(child) for child in sorted(found - {pid})]
+
+
+def _parent(stat: Path) -> int:
+    try:
+        return int(stat.read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def kill(pid: int, *, all_of_it: bool) -> None:
+    """Kill a run, and wait until none of its workers is left."""
+    started = children(pid)
+    workers = [child for child in started if _parent(Path(f"/proc/{child.pid}/stat")) == pid]
+    for one in [pid, *(child.pid for child in started if all_of_it)]:
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while left := [worker for worker in workers if not is_gone(worker)]:
+        assert time.monotonic() < deadline, f"{left} outlived the run"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("phase", "all_of_it"), KILLED)
+def test_killed_and_resumed(site: Site, tmp_path: Path, phase: str, all_of_it: bool) -> None:
     commands = Commands(tmp_path / "commands", "docker")
-    slow = ["once", "3", "0"]
+    # longer than the next run takes to come to the same migration
+    slow = ["once", "15" if phase.startswith("migrate") else "3", "0"]
     site.configure(services=site.with_migrations(pre=slow, post=slow))
     site.repository.commit("1.1.0")
     release = "prod-000001-1.1.0"
@@ -70,7 +107,8 @@ def test_killed_and_resumed(site: Site, tmp_path: Path, phase: str) -> None:
     try:
         site.wait_for(release, phase)
     finally:
-        run.kill()
+        kill(run.process.pid, all_of_it=all_of_it)
+        run.process.wait(10)
         site.unpause()
         for word in ("build", "push"):
             if phase == word:

@@ -54,7 +54,7 @@ class World:
         self.store = self.open()
         self.gone: set[int] = set()
         self.runs = Runs(self.store, self.now, gone=lambda process: process.pid in self.gone)
-        self.releases = Releases(self.store, self.now)
+        self.releases = Releases(self.store, self.now, gone=lambda process: process.pid in self.gone)
         self.mine = self.process(1)
         self.runs.open(HEADER, self.mine, ["pi-1"])
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +17,11 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import verify
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.aggregates import AGGREGATES
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.audit import Ledger
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import identify, is_gone
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.releases import Releases
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import executor
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import Plan
+from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import Image, Plan, Release
 from sqlalchemy import event
 
 from tests.unit.releases.conftest import World
@@ -49,7 +51,9 @@ def test_second_release_of_an_environment_is_refused(world: World, make_plan: Ma
 def test_lock_of_a_dead_run_is_recovered(world: World, make_plan: Make) -> None:
     first = world.create(make_plan())
     world.steps(first).begin("build")
+    assert not world.releases.get(first.id).interrupted
     world.gone.add(1)
+    assert world.releases.get(first.id).interrupted  # before another run has looked
     other = world.another_run(2)
     assert world.releases.get(first.id).interrupted
     second = world.create(make_plan(), other)
@@ -71,6 +75,63 @@ def test_resume_of_a_dead_run(world: World, make_plan: Make) -> None:
     third = world.another_run(3)
     with pytest.raises(PifleetError, match="is under way"):
         world.releases.resume(third, first.id)
+
+
+@pytest.mark.parametrize("work_fails", [False, True])
+def test_what_outlives_its_run_records_nothing_of_the_phase_that_another_took_over(world: World, make_plan: Make, work_fails: bool) -> None:
+    first = world.create(make_plan())
+
+    def work(_release: Release) -> tuple[dict[str, Any], list[Image]]:
+        world.gone.add(1)
+        world.releases.resume(world.another_run(2), first.id)
+        world.steps(first).begin("build")
+        if work_fails:
+            raise PifleetError("it was cut off")
+        return {"late": True}, []
+
+    with pytest.raises(PifleetError, match=r"took the release .* over"):
+        world.steps(first).run("build", work)
+    found = world.releases.get(first.id).phase("build")
+    assert (found.status, found.detail) == ("running", {})
+
+
+def test_what_outlives_its_run_is_recorded_until_another_takes_over(world: World, make_plan: Make) -> None:
+    first = world.create(make_plan())
+
+    def work(_release: Release) -> tuple[dict[str, Any], list[Image]]:
+        world.gone.add(1)
+        return {}, []
+
+    world.steps(first).run("build", work)
+    resumed = world.releases.resume(world.another_run(2), first.id)
+    assert resumed.phase("build").status == "completed" and executor.next_phase(resumed) == "push"
+
+
+WORKER = """
+import os, sys, time
+sys.path[:0] = [{root!r}, {root!r} + "/.collections"]
+import multiprocessing
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
+def work():
+    os.setsid()
+    process.end_with_parent()
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+multiprocessing.get_context("fork").Process(target=work).start()
+time.sleep(600)
+"""
+
+
+def test_a_worker_ends_with_its_killed_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKER.format(root=str(ROOT))], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
+        worker = identify(int(parent.stdout.readline()))
+        assert not is_gone(worker)
+        parent.kill()
+    deadline = time.monotonic() + 60
+    while not is_gone(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_without_a_run_nothing_is_recorded(world: World, make_plan: Make) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -174,6 +176,25 @@ def test_migration_of_an_interrupted_run_is_waited_for(places: Places) -> None:
     assert docker.ran("wait") and docker.calls.index(docker.ran("wait")[0]) < docker.calls.index(docker.ran("rm")[0])
     with pytest.raises(PifleetError, match="still runs after 5 seconds"):
         migrate.migrate(places, "web", ["up"], 5, Docker({"wait": (124, "")}, {"inspect": "true"}))
+
+
+def test_one_migration_of_a_project_at_a_time(places: Places) -> None:
+    with migrate.alone(places, 1):
+        began = time.monotonic()
+        with pytest.raises(PifleetError, match=r"another run still migrates prod-workers after 0.5 seconds"), migrate.alone(places, 0.5):
+            pass
+        assert time.monotonic() - began >= 0.5
+        released = threading.Event()
+
+        def wait() -> None:
+            with migrate.alone(places, 60):
+                released.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not released.is_set()
+    waiting.join(60)
+    assert released.is_set()
 
 
 def test_manifest_is_json(places: Places) -> None:
