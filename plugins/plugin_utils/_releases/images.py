@@ -13,7 +13,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._release_host.engine import Login, logged_in
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.backends import BUILD_SECONDS, BuildOptions, Registry
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.backends.docker import said
+from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.backends.docker import must
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import Image
 
 _DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
@@ -54,17 +54,14 @@ class Images:
         if image.digest or not image.backend:
             return image
         with logged_in(self._run, self._login) as docker:
-            self._must(self._run([*docker, "push", image.reference], timeout=_PUSH_SECONDS), f"{image.reference} was not pushed")
+            done = self._run([*docker, "push", image.reference], timeout=_PUSH_SECONDS)
+            must(done, f"{image.reference} was not pushed", "Is the registry up, and has it room?")
         return replace(image, digest=self._digest(image))
 
     def _digest(self, image: Image) -> str:
         done = self._run(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image.reference])
-        self._must(done, f"{image.reference} cannot be looked at")
+        must(done, f"{image.reference} cannot be looked at")
         found = [entry.partition("@")[2] for entry in json.loads(done.stdout) or () if entry.partition("@")[0] == image.repository]
         if len(found) != 1:
             raise PifleetError(f"Docker knows {len(found)} digests of {image.reference} in its registry, where one is expected.")
         return str(found[0])
-
-    def _must(self, done: argv.Completed, what: str) -> None:
-        if not done.ok:
-            raise PifleetError(f"{what}: {said(done)}", "Is the registry up, and has it room?" if "push" in what else "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed, Runner
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._release_host.engine import said
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import scrubbed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.backends import BuildOptions
 
@@ -16,7 +16,7 @@ class Docker:
     """``docker build``."""
 
     def check(self, run: Runner) -> None:
-        _must(run(["docker", "version", "--format", "{{.Server.Version}}"]), "The controller's Docker Engine does not answer")
+        must(run(["docker", "version", "--format", "{{.Server.Version}}"]), "The controller's Docker Engine does not answer")
 
     def build(self, options: BuildOptions, run: Runner) -> str:
         return _build(["docker", "build"], options, run)
@@ -26,7 +26,7 @@ class Buildx:
     """``docker buildx build``, for platforms other than the controller's. The image is loaded into the engine, from where it is pushed."""
 
     def check(self, run: Runner) -> None:
-        _must(
+        must(
             run(["docker", "buildx", "version"]),
             "buildx is not there for the controller's docker",
             "Install Docker's buildx plugin (Debian: docker-buildx), or use the backend docker.",
@@ -41,19 +41,11 @@ def _build(command: Sequence[str], options: BuildOptions, run: Runner) -> str:
     args = [word for key, value in sorted(options.args.items()) for word in ("--build-arg", f"{key}={value}")]
     file = str(options.work_dir / options.dockerfile)
     done = run([*command, "--tag", options.tag, "--file", file, *platform, *args, str(options.work_dir)], timeout=options.timeout)
-    _must(done, f"{options.tag} was not built from {options.work_dir}")
+    must(done, f"{options.tag} was not built from {options.work_dir}")
     return options.tag
 
 
-def _must(done: Completed, what: str, hint: str = "") -> None:
+def must(done: Completed, what: str, hint: str = "") -> None:
+    """Raise PifleetError that begins with *what* where *done* did not succeed."""
     if not done.ok:
-        raise PifleetError(f"{what}: {said(done)}", hint or ("Install Docker on the controller." if done.rc == 127 else ""))
-
-
-def said(done: Completed) -> str:
-    """Return the last lines of what a command said, free of secrets and of what no terminal shows."""
-    words = done.stderr.strip() or done.stdout.strip()
-    if done.rc == argv.TIMED_OUT:
-        words = done.stderr
-    lines = ["".join(c if c.isprintable() else "?" for c in line)[:300] for line in words.splitlines() if line.strip()]
-    return scrubbed(" | ".join(lines[-5:])) or f"exit code {done.rc}"
+        raise PifleetError(f"{what}: {scrubbed(said(done))}.", hint or ("Install Docker on the controller." if done.rc == 127 else ""))
