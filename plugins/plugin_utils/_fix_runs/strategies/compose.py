@@ -143,8 +143,11 @@ def _scalar(value: str) -> Any:
 
 
 def _rendered(value: str, *, as_text: bool, quote: str = "", flow: bool = False) -> str:
-    plain = _scalar(value)
     safe = bool(re.fullmatch(r"[A-Za-z0-9_./@+=-][A-Za-z0-9_./:@+= -]*(?<![ :])", value)) and ": " not in value
+    try:
+        plain = yaml.safe_load(value)
+    except yaml.YAMLError:
+        plain, safe = None, False  # such as `=`, which is a type of its own that nobody reads
     if quote == "'" and value.isprintable():
         return "'" + value.replace("'", "''") + "'"
     if quote == '"' or not safe or (as_text and plain != value) or (flow and ":" in value):
