@@ -31,10 +31,11 @@ options:
       - V(unsettled), those in whose way something stands (see P(pifleet.ops.k3s_topology#filter)).
       - V(serving), those that run a k3s that has joined a cluster.
       - V(restart), those that have to be restarted.
+      - V(not_restarted), servers that had to be restarted and were not, or did not come back.
       - V(install), those that do not serve, and those whose k3s is not as the inventory wants it.
       - V(unfinished), those that were rebuilt, or are not in the cluster as they should be.
     type: str
-    choices: [silent, beginning, unsettled, serving, restart, install, unfinished]
+    choices: [silent, beginning, unsettled, serving, restart, not_restarted, install, unfinished]
     required: true
 """
 
@@ -86,6 +87,10 @@ def _restart(_host: str, variables: Variables) -> bool:
     return bool(_part(variables, "__base_os_result").get("reboot_required"))
 
 
+def _not_restarted(_host: str, variables: Variables) -> bool:
+    return bool(variables.get("__base_os_gave_up"))
+
+
 def _install(host: str, variables: Variables) -> bool:
     if not _part(variables, "k3s_topology"):
         return False
@@ -106,6 +111,7 @@ RULES: Mapping[str, Callable[[str, Variables], bool]] = {
     "unsettled": _unsettled,
     "serving": _serving,
     "restart": _restart,
+    "not_restarted": _not_restarted,
     "install": _install,
     "unfinished": _unfinished,
 }

@@ -154,6 +154,15 @@ def test_servers_that_serve_are_restarted_one_after_the_other(three_servers: Fle
     assert three_servers.play().require().changed == set()
 
 
+def test_a_restart_that_is_not_allowed_holds_up_nobody_else(three_servers: Fleet) -> None:
+    """Not even the run, which Ansible ends with a batch of hosts that all failed."""
+    run = three_servers.play("--limit", "control_plane", "--tags", "base_os", *TO_RESTART, "-e", "base_os_allow_reboot=false")
+    assert run.rc == 2
+    told = {t["host"]: t["msg"] for t in run.of("Fail a server that was not restarted")}
+    assert set(told) == set(three_servers.servers)
+    assert all("base_os_allow_reboot is false" in message for message in told.values()), told
+
+
 def a_server_is_not_restarted_while_another_one_is_missed(three_servers: Fleet) -> None:
     first, _second, third = three_servers.servers
     three_servers.sh(third, "systemctl stop k3s")

@@ -43,6 +43,10 @@ def test_those_to_be_restarted() -> None:
     ]
 
 
+def test_those_that_were_not_restarted() -> None:
+    assert chosen("not_restarted", s1=UP, s2={"__base_os_gave_up": "it did not come back"}) == ["s2"]
+
+
 def test_those_to_be_installed_do_not_serve_or_differ() -> None:
     same, other = {"__k3s_agent_installed": {"plan": []}}, {"__k3s_server_installed": {"plan": [{"kind": "file"}]}}
     assert chosen("install", a1=UP | same, a2=UP, s1=UP | other, gone={}) == ["a2", "s1"]
