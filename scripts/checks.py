@@ -26,7 +26,7 @@ FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
 # folders of tests that start fleets of their own, or need none, so that they may run beside those on the shared lab
 OWN_FLEETS = {"arm64", "base_os", "fleets", "k3s_ops", "lab", "releases", "stack_refresh", "stacks", "sync_service"}
 # folders that are too long for CI: part of `make test-full`
-ONLY_FULL = {"k3s_ops", "lab", "releases"}
+ONLY_FULL = {"k3s_ops", "lab"}
 # folders of tests that run anywhere
 NO_LAB = {"controller", "ledger", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
