@@ -94,7 +94,7 @@ stacks:
       description: Whether its plan waits for M(pifleet.ops.stack_acknowledge).
       type: bool
     plan_digest:
-      description: SHA-256 of its own plan, which an acknowledgement names. Empty without drift.
+      description: SHA-256 of its own plan, with the images it leads to as far as they are known. What an acknowledgement names.
       type: str
     pinned:
       description: Whether it is held at its revision.

@@ -18,8 +18,6 @@ _LEFT = {
     model.RECREATE: {model.RECREATE, model.CREATE, model.START, model.SCALE, model.RENAME},
     model.SCALE: {model.SCALE, model.START},
 }
-#: the same for each service of a stack that was to be made
-_LEFT_OF_STACK = {model.CREATE_STACK, *_LEFT[model.CREATE]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,6 @@ class Acknowledgement:
 
 def _leaves(given: Step, step: Step) -> bool:
     """Whether *given*, once begun, may leave *step* to be done."""
-    if given.kind == model.CREATE_STACK:
-        return step.kind in _LEFT_OF_STACK
     same = given.target == step.target and given.content in ("", step.content)
     return same and step.kind in _LEFT.get(given.kind, {given.kind})
 

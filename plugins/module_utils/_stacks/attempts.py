@@ -15,7 +15,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stacks.case import NO
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.gate import Gate
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import BusyError, Lock
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.look import each
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks.model import DELETING, Container, Settings, known
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks.model import Container, Settings, known
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.ports import EngineTimeoutError, Ports
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.verify import STABLE, WAITING, Watch, holding_up
 
@@ -162,7 +162,7 @@ class Attempts:
         seen = self._ports.engine.observe(images, projects=(case.project,), timeout=settings.timeout)
         case.record, case.loaded = now_kept, now_kept
         case.containers, case.images = seen.containers, seen.images
-        if case.folder is None and not seen.containers and not (now_kept and now_kept.status == DELETING):
+        if case.folder is None and not seen.containers and not (now_kept and now_kept.removing):
             case.plan, case.drift = NOTHING, ()  # it is removed already
             return
         case.judge(settings, self._clock.now())

@@ -15,7 +15,6 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stacks import files, 
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.case import Case
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.files import Folder
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.model import (
-    DELETING,
     VOLUME_CHANGED,
     Container,
     Observation,
@@ -288,8 +287,8 @@ def _unexpected(
             continue
         names[project] = name
     for project, record in sorted(records.items()):
-        # cut off after the last container: networks, volumes and the record are still there
-        unended = record.status == DELETING and project not in by_project and project not in wanted
+        # cut off, or failed, after the last container: networks, volumes and the record are still there
+        unended = record.removing and project not in by_project and project not in wanted
         if unended and (not settings.only or record.name in settings.only):
             names[project] = record.name
     return [

@@ -47,10 +47,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done to one stack, in order. *digest* is empty where there is nothing to do. *steps*: of the actions."""
+    """What would be done to one stack, in order. *digest*, which an acknowledgement names, is empty where there is nothing to do;
+    *outline*: the same without the content of the images, which a check may not see yet; *steps*: of the actions."""
 
     actions: tuple[Action, ...] = ()
     digest: str = ""
+    outline: str = ""
     steps: tuple[Step, ...] = ()
 
     def __bool__(self) -> bool:
@@ -73,25 +75,34 @@ def make(stack: Stack, drift: Sequence[Drift], inputs: str, images: Mapping[str,
         key=lambda action: (_ORDER.index(action.kind), action.target),
     )
     steps = tuple(Step(action.kind, action.target, _image_of(stack, action.target, images)) for action in actions)
-    return Plan(tuple(actions), _digest(stack, actions, drift, inputs, images) if actions else "", steps)
+    whole = (model.CREATE_STACK, stack.name) in reasons
+    made = {target for kind, target in reasons if kind in (model.CREATE, model.RECREATE, model.SCALE)}
+    new = [service for name, service in sorted(stack.services.items()) if service.scale and (whole or name in made)]
+    if whole:
+        steps += tuple(Step(model.CREATE, service.name, _image_of(stack, service.name, images)) for service in new)
+    outline = _outline(stack, actions, drift, inputs, images) if actions else ""
+    content = [[service.name, images[service.image]] for service in new if service.image in images]
+    return Plan(tuple(actions), digest(json.dumps([outline, content])) if content else outline, outline, steps)
 
 
 def removal(name: str, containers: Iterable[str], volumes: bool) -> Plan:
     """Return the plan that removes a stack which the desired state no longer has."""
     actions = (Action(model.REMOVE_STACK, name, (model.STACK_UNEXPECTED,)),)
     step = Step(model.REMOVE_STACK, name, "containers and volumes" if volumes else "containers")
-    return Plan(actions, digest(json.dumps([name, "remove", volumes, sorted(containers)])), (step,))
+    found = digest(json.dumps([name, "remove", volumes, sorted(containers)]))
+    return Plan(actions, found, found, (step,))
 
 
 def of_missing(name: str, inputs: str) -> Plan:
     """Return the plan that makes a stack of which there is nothing yet, whether or not Compose can say what it consists of."""
     actions, step = (Action(model.CREATE_STACK, name, (model.STACK_MISSING,)),), Step(model.CREATE_STACK, name, "")
-    return Plan(actions, digest(json.dumps([name, "create", inputs])), (step,))
+    found = digest(json.dumps([name, "create", inputs]))
+    return Plan(actions, found, found, (step,))
 
 
 def overall(plans: Iterable[tuple[str, Plan]]) -> str:
-    """Return the digest of all plans of a run, by stack."""
-    return digest(json.dumps([[name, plan.digest] for name, plan in plans if plan]))
+    """Return the digest of all plans of a run, by stack. A check that sees no image foretells it."""
+    return digest(json.dumps([[name, plan.outline] for name, plan in plans if plan]))
 
 
 def _image_of(stack: Stack, name: str, images: Mapping[str, str]) -> str:
@@ -128,10 +139,10 @@ def _merged(reasons: Mapping[tuple[str, str], dict[str, None]]) -> dict[tuple[st
     return found
 
 
-def _digest(stack: Stack, actions: Sequence[Action], drift: Sequence[Drift], inputs: str, images: Mapping[str, str]) -> str:
-    """Digest of what is done, and of what it leads to. An image that is yet to be pulled makes no difference to it."""
+def _outline(stack: Stack, actions: Sequence[Action], drift: Sequence[Drift], inputs: str, images: Mapping[str, str]) -> str:
+    """Digest of what is done, and of the desired state that it leads to."""
     if [action.kind for action in actions] == [model.CREATE_STACK]:
-        return of_missing(stack.name, inputs).digest
+        return of_missing(stack.name, inputs).outline
     leads_to = {
         action.target: stack.services[action.target].hash
         for action in actions

@@ -35,8 +35,9 @@ def current(case: Case, owner: str) -> Record:
 
 def begun(case: Case, owner: str, now: float) -> Record:
     """Return the record of a stack whose plan is about to be carried out."""
-    word = model.DELETING if case.folder is None else model.SYNCING
-    return replace(current(case, owner), status=word, last_attempt_at=iso(now))
+    removing = case.folder is None
+    word = model.DELETING if removing else model.SYNCING
+    return replace(current(case, owner), status=word, last_attempt_at=iso(now), removing=removing)
 
 
 def synced(case: Case, record: Record, settings: Settings, now: float) -> Record:
@@ -61,6 +62,7 @@ def synced(case: Case, record: Record, settings: Settings, now: float) -> Record
         volumes=stack.volumes,
         inputs=case.made_of,
         content=folder.content,
+        removing=False,
     )
 
 

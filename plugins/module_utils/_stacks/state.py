@@ -45,7 +45,8 @@ class Record:
     *failures*: failed attempts one after the other at *failed_inputs* (revision and content); *attempt*: labels by service that an apply
     was about to give; *applied*, *networks*, *volumes*: the last verified sync, made of *inputs*, with *content* in its
     folder; *stack*: what Compose made of the desired state when its fingerprint was *fingerprint*; *outside*: digests of files elsewhere
-    that it then used; *sops*: digests of encrypted and decrypted files by path; *pinned*: the revision that the stack is held at.
+    that it then used; *sops*: digests of encrypted and decrypted files by path; *pinned*: the revision that the stack is held at;
+    *removing*: its removal was begun and has not ended, whether it was cut off or failed.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Record:
     content: Mapping[str, str] = field(default_factory=dict)
     sops: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     pinned: str = ""
+    removing: bool = False
 
 
 def load(folder: str) -> tuple[dict[str, Record], list[str]]:

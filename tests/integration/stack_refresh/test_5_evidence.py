@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.fleet import BIN, ROOT
 
-from .conftest import ONE, PROGRAM, TWO, Stacks, stack
+from .conftest import FULL, ONE, PROGRAM, TWO, Stacks, stack
 
 KEPT = "/var/lib/pifleet/stacks/unattended"
 
@@ -100,7 +100,7 @@ def test_offered_again_it_is_no_second_event(quiet: Stacks) -> None:
 
 
 def test_a_controller_that_is_killed_loses_and_doubles_nothing(quiet: Stacks) -> None:
-    for _ in range(2):
+    for _ in range(3 if FULL else 1):
         one = repaired(quiet)
         before = len(told(quiet))
         given = json.dumps({"fleet_root": str(quiet.state.path)})

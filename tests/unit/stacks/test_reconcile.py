@@ -551,6 +551,43 @@ def test_a_begun_permission_is_for_the_image_that_it_was_given_for(web):
     assert web.one(web.reconcile()).awaiting_acknowledgement and web.running() == before
 
 
+def test_a_plan_is_for_the_content_of_the_image_that_a_service_is_to_get(gated):
+    digest = gated.one(gated.reconcile()).plan_digest
+    gated.engine.local["app:2"] = "sha256:other"
+    before = gated.running()
+    with pytest.raises(PifleetError, match="is now"):
+        gated.acknowledge("web", digest)
+    assert gated.one(gated.reconcile()).awaiting_acknowledgement and gated.running() == before
+
+
+def test_a_permission_that_failed_is_for_the_content_of_the_image_that_it_was_given_for(gated):
+    digest = gated.one(gated.reconcile()).plan_digest
+    gated.engine.failing["up"] = "boom"
+    assert gated.one(gated.acknowledge("web", digest)).status == "failed"
+    del gated.engine.failing["up"]
+    gated.engine.local["app:2"] = "sha256:other"
+    before = gated.running()
+    assert gated.one(gated.reconcile()).awaiting_acknowledgement and gated.running() == before
+
+
+@pytest.mark.parametrize("made", [0, 2])  # of two services: none, or one that runs
+def test_a_first_deploy_is_for_the_content_of_the_images_that_it_was_permitted_with(node, made):
+    node.settings["policy"] = "acknowledge"
+    node.stack("shop")
+    digest = node.one(node.reconcile(), "shop").plan_digest
+    node.engine.local["app:1"] = "sha256:other"
+    with pytest.raises(PifleetError, match="is now"):
+        node.acknowledge("shop", digest)
+    digest = node.one(node.reconcile(), "shop").plan_digest
+    node.engine.kill_at = node.engine.steps + made
+    with pytest.raises(fake_engine.KilledError):
+        node.acknowledge("shop", digest)
+    node.engine.kill_at = -1
+    node.engine.local["app:1"] = "sha256:another"
+    before = node.running()
+    assert node.one(node.reconcile(), "shop").awaiting_acknowledgement and node.running() == before
+
+
 def test_an_image_that_the_attempt_pulled_makes_no_difference(gated):
     gated.engine.registry["app:3"] = "sha256:app3"
     gated.stack(table=_service(image="app:3"))
@@ -734,6 +771,40 @@ def test_a_removal_that_was_cut_off_after_its_last_container_is_finished(gone, m
     done = gone.one(gone.reconcile(remove=True, remove_volumes=True))
     assert (done.status, done.changed) == ("missing", True) and "down" in gone.verbs() and not gone.engine.volumes_here
     assert {s.name for s in gone.reconcile(remove=True).stacks} == {"keep"}
+
+
+def test_a_removal_that_failed_after_its_last_container_is_finished(gone, monkeypatch):
+    down = gone.engine.down
+
+    def fails(*args: Any, **more: Any) -> None:
+        down(*args, **{**more, "volumes": False})
+        raise EngineError("network web_default has active endpoints")
+
+    monkeypatch.setattr(gone.engine, "down", fails)
+    failed = gone.one(gone.reconcile(remove=True, remove_volumes=True))
+    assert (failed.status, failed.changed) == ("failed", True) and "active endpoints" in failed.last_error
+    monkeypatch.undo()
+    assert "web-web-1" not in gone.running() and "web_data" in gone.engine.volumes_here
+    told = gone.info()["web"]
+    assert told.status == "failed" and "active endpoints" in told.last_error
+    assert gone.one(gone.reconcile()).status == "failed", "it is told of as long as it is not finished"
+    assert gone.one(gone.reconcile(remove=True, remove_volumes=True, check=True)).changed
+    done = gone.one(gone.reconcile(remove=True, remove_volumes=True))
+    assert (done.status, done.changed) == ("missing", True) and not gone.engine.volumes_here
+    assert {s.name for s in gone.reconcile(remove=True).stacks} == {"keep"}
+
+
+def test_a_stack_that_came_back_after_its_removal_failed_leaves_again_like_any_other(gone, monkeypatch):
+    monkeypatch.setitem(gone.engine.failing, "down", "boom")
+    assert gone.one(gone.reconcile(remove=True)).status == "failed" and "web-web-1" in gone.running()
+    gone.stack("web", {**_service(volumes=["data:/data"]), "volumes": {"data": None}})
+    back = gone.reconcile(remove=True)
+    assert gone.one(back).status == "synced" and not back.changed
+    for container in [c.id for c in gone.engine.all() if c.project == "web"]:
+        del gone.engine.containers[container]
+    (gone.path / "web/compose.yaml").unlink()
+    (gone.path / "web").rmdir()
+    assert {s.name for s in gone.reconcile(remove=True).stacks} == {"keep"}, "nothing of a removal is left to be done"
 
 
 @pytest.mark.parametrize(("said", "status"), [("acknowledge", True), ("detect", False)])
