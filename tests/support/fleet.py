@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -210,7 +211,11 @@ class Process:
     def kill(self) -> None:
         """End ansible-playbook and its workers at once, as a lost laptop does."""
         if self.process.poll() is None:
+            workers = descendants(self.process.pid)  # which have sessions of their own
             os.killpg(self.process.pid, signal.SIGKILL)
+            for pid in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait(60)
         self._out.close()
 
@@ -228,3 +233,15 @@ class Process:
                 if "/bin/sh -c" in line and (address := re.search(r" (\d+\.\d+\.\d+\.\d+) ", line)):
                     calls[address[1]] += 1
         return Run(rc, self.log.read_text(errors="replace"), self.results(), calls, time.monotonic() - self.started)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that *pid* started, and those that they did."""
+    found = [pid]
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    for parent in found:
+        found += [child for child, of in parents.items() if of == parent]
+    return found[1:]
