@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
-from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text, write_atomic
+from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 from lab import build, images, paths, system
@@ -50,8 +50,8 @@ def found(version: str) -> Artifacts | None:
     real = _given(version) or _downloaded(version)
     if real is not None:
         return real if linked(version).exists() and linked(version).resolve() == real.folder.resolve() else None
-    folder = paths.cache() / "artifacts" / version
-    if read_text(folder / ".key") == _key(version) and build.complete(version) and linked(version).exists():
+    folder = _standin_folder(version)
+    if folder.exists() and build.complete(version) and linked(version).exists():
         return Artifacts(version, folder, STANDIN) if linked(version).resolve() == folder.resolve() else None
     return None
 
@@ -131,11 +131,16 @@ def _key(version: str) -> str:
     return digest.hexdigest()
 
 
+def _standin_folder(version: str) -> Path:
+    """One for each state of the sources: checkouts that differ share the cache, and would make it anew under each other's nodes."""
+    return paths.cache() / "artifacts" / f"{version}-{_key(version)[:12]}"
+
+
 def _standin(version: str, console: Console) -> Artifacts:
     components = build.ensure(version, console)
-    folder = paths.cache() / "artifacts" / version
+    folder = _standin_folder(version)
     with paths.locked(paths.cache() / "artifacts.lock"):
-        if read_text(folder / ".key") != _key(version):
+        if not folder.exists():
             system.need({"zstd": ["zstd"]}, console)
             part = folder.with_name(folder.name + ".partial")
             shutil.rmtree(part, ignore_errors=True)
@@ -146,8 +151,6 @@ def _standin(version: str, console: Console) -> Artifacts:
             names = ("k3s", IMAGES)
             sums = "".join(f"{hashlib.sha256((part / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
             (part / SUMS).write_text(sums)
-            (part / ".key").write_text(_key(version))
-            shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
     return Artifacts(version, folder, STANDIN)
 
