@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The datastore: SQLite behind kine for a single server, etcd as soon as a second one is to join."""
+"""The datastore: SQLite behind kine for a single server, etcd as soon as a second one is to join, or an etcd that somebody else runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .join import JoinError, Supervisor
 from .processes import Children, arguments
 from .release import Release
 
-SQLITE, ETCD = "sqlite", "etcd"
+SQLITE, ETCD, EXTERNAL = "sqlite", "etcd", "external"
 CLIENT_PORT, PEER_PORT = 2379, 2380
 TEMPORARY = "http://127.0.0.1:2399"
 HEARTBEAT, ELECTION = "500", "5000"  # milliseconds, as in k3s's pkg/etcd
@@ -32,8 +32,11 @@ class StoreError(Exception):
 
 def kind_of(config: Config) -> str:
     """k3s's assignManagedDriver: a datastore that exists decides, then the settings."""
-    if config.text("datastore-endpoint"):
-        raise log.FatalError("the lab's stand-in has no external datastore")
+    endpoint = config.text("datastore-endpoint")
+    if endpoint and not initialised(config):
+        if not endpoint.startswith("http://"):
+            raise log.FatalError("of external datastores the lab's stand-in has etcd without TLS alone")
+        return EXTERNAL
     if initialised(config) or config.on("cluster-init") or config.on("cluster-reset") or config.text("server"):
         return ETCD
     return SQLITE
@@ -97,6 +100,21 @@ class Sqlite:
 
     def apiserver_options(self) -> dict[str, str]:
         return {"etcd-servers": f"unix://{self.socket}"}
+
+
+class External:
+    """An etcd that somebody else runs, at ``datastore-endpoint``."""
+
+    def __init__(self, config: Config, release: Release) -> None:
+        self.endpoint = config.text("datastore-endpoint")
+        self.admin = Admin(release, self.endpoint)
+
+    def start(self) -> None:
+        if not self.admin.answers():
+            raise log.FatalError("starting kubernetes: preparing server: building kine: context deadline exceeded")
+
+    def apiserver_options(self) -> dict[str, str]:
+        return {"etcd-servers": self.endpoint}
 
 
 class Etcd:

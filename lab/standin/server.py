@@ -15,7 +15,7 @@ from . import agent, bootstrap, datastore, host, kubeconfig, log, manifests, pki
 from .api import Api
 from .config import Config
 from .controllers import EtcdNodes, Manifests, Nodes
-from .datastore import Etcd, Sqlite, StoreError
+from .datastore import Etcd, External, Sqlite, StoreError
 from .endpoint import Endpoint
 from .files import read, read_or, write
 from .join import JoinError, Supervisor
@@ -50,7 +50,7 @@ class Server:
         self.tls, self.directory = config.tls_dir, config.server_dir
         self.address = host.node_address(config.items("node-ip"))
         self.secret = self.agent_secret = ""
-        self.store: Sqlite | Etcd
+        self.store: Sqlite | External | Etcd
 
     def run(self) -> None:
         """Return when told to stop, or after a cluster reset. Raises FatalError where k3s would end."""
@@ -115,8 +115,10 @@ class Server:
         return True
 
     def _open_datastore(self) -> None:
-        if datastore.kind_of(self.config) == datastore.SQLITE:
-            self.store = Sqlite(self.config, self.release, self.children)
+        kind = datastore.kind_of(self.config)
+        if kind != datastore.ETCD:
+            external = kind == datastore.EXTERNAL
+            self.store = External(self.config, self.release) if external else Sqlite(self.config, self.release, self.children)
             self.store.start()
             self._load(self.store.admin("get", bootstrap.key(self._known_token())) if self._known_token() else "", self._stored_keys())
             self._certificates()
@@ -310,7 +312,7 @@ class Server:
 
     def _start_controllers(self) -> None:
         # with several servers, only one of them may act
-        elect = "true" if isinstance(self.store, Etcd) else "false"
+        elect = "false" if isinstance(self.store, Sqlite) else "true"
         tls, common = self.tls, {"bind-address": "127.0.0.1", "leader-elect": elect, "profiling": "false"}
         manager = {
             **common,

@@ -60,6 +60,7 @@ _value:
   description:
     - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), C(addresses) (of the servers, by host name), and
       C(join): the URL to join by host name."
+    - C(datastore) is what the C(peer) of a cluster that exists keeps it in, as M(pifleet.ops.pi_facts) returned it.
     - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
     - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, those that
       lost their token, and those of C(begun).
@@ -151,6 +152,7 @@ def k3s_topology(
         "peer": topology.peer,
         "peer_address": topology.peer_address,
         "exists": topology.exists,
+        "datastore": (facts.get(topology.peer, {}).get("k3s") or {}).get("datastore") or "",
         "running": running,
         "doubtful": doubtful,
         "unsettled": [name for name in play_hosts if name in doubtful or name in conflicts or _has_new_key(hostvars[name])],

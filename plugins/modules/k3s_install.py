@@ -173,7 +173,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_places
+from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_datastore, k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import fsync_folder, read_text, write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -258,7 +258,6 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
             files[path] = (read_text(path) or "", stat.st_mode & 0o7777)
     other = "agent" if desired.role == "server" else "server"
     token, agent_token = (read_text(f"{desired.data_dir}/server/{name}") for name in ("token", "agent-token"))
-    db = Path(desired.data_dir, "server/db")
     return core.Facts(
         files=files,
         stats=stats,
@@ -269,7 +268,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         binary_version=installed_version(stamp),
         images_sha256=known_sha256(desired.images.target, stamp.get("images", {})) if desired.images else None,
         managed=managed,
-        has_datastore=(db / "state.db").exists() or (db / "etcd").exists(),
+        has_datastore=k3s_datastore.kind_of(desired.data_dir, files.get(k3s_places.CONFIG, ("", 0))[0], os.path.exists) is not None,
         has_agent_data=Path(desired.data_dir, "agent/client-kubelet.crt").exists(),
         server_secret=core.secret_of(token) if token and desired.role == "server" else None,
         agent_secret=core.secret_of(agent_token) if agent_token and desired.role == "server" else None,

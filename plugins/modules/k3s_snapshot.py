@@ -148,7 +148,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, k3s_places
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, k3s_datastore, k3s_places
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import fsync_folder, read_bytes, read_text, write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -171,10 +171,9 @@ KINE_BUSY_MS = 30_000
 # -- taking ------------------------------------------------------------------------------------------------------------------
 def datastore_of(data_dir):
     """Return the kind of the node's own datastore. Raises PifleetError where it has none."""
-    if Path(data_dir, "server/db/etcd").is_dir():
-        return "etcd"
-    if Path(data_dir, "server/db/state.db").is_file():
-        return "sqlite"
+    kind = k3s_datastore.kind_of(data_dir, read_text(k3s_places.CONFIG) or "", os.path.exists)
+    if kind in ("etcd", "sqlite"):
+        return kind
     raise PifleetError(
         f"There is no datastore in {data_dir}/server/db.",
         "Snapshots are taken on a server with SQLite or embedded etcd; an external datastore is backed up with its own tools.",

@@ -201,7 +201,7 @@ pi:
           type: str
           returned: success
         datastore:
-          description: V(sqlite) or V(etcd), null where no server ever ran.
+          description: V(sqlite), V(etcd) or V(external), null where no server ever ran.
           type: str
           returned: success
         agent_data:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Host
+from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_datastore
 from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import BINARY, CONFIG, DATA_DIR, NODE_PASSWORD, STAMP, TOKEN
 
 UNITS = ("k3s.service", "k3s-agent.service")
@@ -32,8 +33,8 @@ class UnitState:
 class K3sFacts:
     """*role* and *unit*: of the installed unit file; *version* and *binary_sha256*: of the installed binary, running or not;
     *images_sha256*: of the airgap images, as recorded when they were installed, None once the archive is another one;
-    *node_password*: there is one (k3s makes it at the first join); *token*: there is a file with what the node joins with;
-    *ports_in_use*: {port: process (pid)} of k3s' own ports that something else listens on."""
+    *datastore*: as ``k3s_datastore.kind_of`` returns it; *node_password*: there is one (k3s makes it at the first join); *token*: there
+    is a file with what the node joins with; *ports_in_use*: {port: process (pid)} of k3s' own ports that something else listens on."""
 
     role: str | None
     unit: str
@@ -66,7 +67,7 @@ def collect_k3s(host: Host, data_dir: str | None = None, unit: str | None = None
         binary_sha256=sha256,
         images_sha256=_images_sha256(host),
         data_dir=folder,
-        datastore=_datastore(host, folder),
+        datastore=k3s_datastore.kind_of(folder, config or "", host.exists),
         agent_data=host.exists(f"{folder}/agent/client-kubelet.crt"),
         config_present=config is not None,
         node_name=parse.config_value(config or "", "node-name"),
@@ -148,9 +149,3 @@ def _binary(host: Host) -> tuple[str, str | None]:
         return str(stamp["version"]), str(binary["sha256"])
     words = host.k3s_version(path).split()  # k3s version v1.34.4+k3s1 (c6017918)
     return (words[2] if words[:2] == ["k3s", "version"] and len(words) > 2 else ""), host.sha256(path)
-
-
-def _datastore(host: Host, data_dir: str) -> str | None:
-    if host.exists(f"{data_dir}/server/db/etcd"):
-        return "etcd"
-    return "sqlite" if host.exists(f"{data_dir}/server/db/state.db") else None

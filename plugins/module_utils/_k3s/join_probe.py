@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common import k3s_datastore
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Runner, check
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import CONFIG, DATA_DIR, NODE_PASSWORD
@@ -180,7 +181,7 @@ def read_setup(role: str, data_dir: str | None = None, server_url: str | None = 
     port = _number(settings.get("https-listen-port", "")) or SUPERVISOR_PORT
     token = settings.get("token") or (read_text(settings["token-file"]) if settings.get("token-file") else "") or ""
     server = server_url or settings.get("server", "")
-    if role == "server" and _has_datastore(folder):
+    if role == "server" and k3s_datastore.kind_of(folder, "\n".join(texts), os.path.exists):
         server = ""  # a server that is a member of its cluster does not ask the one it once joined
     found = _FULL_TOKEN.match(token)
     return Setup(
@@ -194,10 +195,6 @@ def read_setup(role: str, data_dir: str | None = None, server_url: str | None = 
         ports=_ports(role, port, settings, folder),
         secrets=_secrets(settings, token, folder),
     )
-
-
-def _has_datastore(data_dir: str) -> bool:
-    return any(os.path.exists(f"{data_dir}/server/db/{name}") for name in ("etcd", "state.db"))
 
 
 def _ports(role: str, port: int, settings: Mapping[str, str], data_dir: str) -> tuple[int, ...]:

@@ -274,6 +274,30 @@ def test_data_dir_comes_from_the_option_or_the_config() -> None:
     assert collect_k3s(host, data_dir="/mnt/x").datastore is None
 
 
+ENDPOINT = 'datastore-endpoint: "mysql://user:p#ss\\"word@tcp(192.0.2.9:3306)/k3s"\n'
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "datastore"),
+    [
+        (ENDPOINT, ("token",), "external"),
+        ("node-name: a\ndatastore-endpoint: http://192.0.2.9:2379\n", ("token", "db/state.db"), "external"),
+        (ENDPOINT, (), None),  # it never came up, or has a new card
+        (ENDPOINT, ("db/state.db",), None),
+        (ENDPOINT, ("token", "db/etcd/member/snap/db"), "etcd"),  # k3s looks at the disk first
+        ("# " + ENDPOINT, ("token", "db/state.db"), "sqlite"),
+        ('datastore-endpoint: ""\n', ("token", "db/state.db"), "sqlite"),
+        ("datastore-endpoint:\nx: y\n", ("token",), None),
+    ],
+)
+def test_an_external_datastore_is_that_of_a_server_that_came_up_with_it(config: str, files: tuple[str, ...], datastore: str | None) -> None:
+    host = with_k3s(**{"/etc/rancher/k3s/config.yaml": config})
+    del host.files["/var/lib/rancher/k3s/server/db/state.db"]
+    host.files.update({f"/var/lib/rancher/k3s/server/{name}": "" for name in files})
+    assert collect_k3s(host).datastore == datastore
+    assert "word@tcp" not in json.dumps(asdict(collect_k3s(host)))
+
+
 @pytest.mark.parametrize(
     ("config", "value"),
     [

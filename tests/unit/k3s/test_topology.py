@@ -103,6 +103,13 @@ def test_agents_outside_the_run_keep_a_server_from_starting_a_second_cluster():
     assert k3s_topology({"s1": facts(), "a1": {}, "a2": {}}, ["s1"], ["s1"], outside[1:])["init"] == "s1"
 
 
+def test_servers_on_an_external_datastore_have_a_cluster():
+    up = {"unit_state": {"active": "active"}, "token": True}
+    hostvars = {"s1": facts(datastore="external", **up), "s2": facts(), "a1": facts(agent_data=True, **up)}
+    topology = k3s_topology(hostvars, ["s1", "s2"], list(hostvars))
+    assert (topology["init"], topology["peer"], topology["datastore"], topology["doubtful"]) == (None, "s1", "external", ["s2"])
+
+
 def test_only_hosts_that_do_not_serve_are_unsettled():
     up = {"active": "active"}
     hostvars = {

@@ -142,7 +142,13 @@ def test_only_known_files_are_taken_from_another_server(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "kind"),
-    [({}, "sqlite"), ({"cluster-init": True}, "etcd"), ({"server": "https://x:6443"}, "etcd"), ({"cluster-reset": True}, "etcd")],
+    [
+        ({}, "sqlite"),
+        ({"cluster-init": True}, "etcd"),
+        ({"server": "https://x:6443"}, "etcd"),
+        ({"cluster-reset": True}, "etcd"),
+        ({"datastore-endpoint": "http://192.0.2.9:2379"}, "external"),
+    ],
 )
 def test_which_datastore(values: dict[str, Any], kind: str, tmp_path: Path) -> None:
     assert datastore.kind_of(Config("server", {"data-dir": str(tmp_path), **values})) == kind
@@ -151,6 +157,7 @@ def test_which_datastore(values: dict[str, Any], kind: str, tmp_path: Path) -> N
 def test_a_datastore_that_exists_decides(tmp_path: Path) -> None:
     (tmp_path / "server/db/etcd/member/wal").mkdir(parents=True)
     assert datastore.kind_of(Config("server", {"data-dir": str(tmp_path)})) == "etcd"
+    assert datastore.kind_of(Config("server", {"data-dir": str(tmp_path), "datastore-endpoint": "http://192.0.2.9:2379"})) == "etcd"
 
 
 @pytest.mark.parametrize(
