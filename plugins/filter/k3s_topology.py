@@ -60,6 +60,7 @@ _value:
   description:
     - "Keys C(init) (host or null), C(peer), C(peer_address), C(exists), C(urls), C(addresses) (of the servers, by host name), and
       C(join): the URL to join by host name."
+    - C(answered) lists the hosts whose state is known, those outside the run included.
     - C(datastore) is what the C(peer) of a cluster that exists keeps it in, as M(pifleet.ops.pi_facts) returned it.
     - C(running) says whether the C(peer) of a cluster that exists runs, so that it can be asked.
     - C(doubtful) lists the hosts of the run that do not run a k3s that has joined, although there is a cluster that runs, those that
@@ -148,6 +149,7 @@ def k3s_topology(
     conflicts = version_conflicts(_installed(hostvars, facts, servers, play_hosts))
     return {
         "version_conflicts": conflicts,
+        "answered": list(facts),
         "init": topology.init,
         "peer": topology.peer,
         "peer_address": topology.peer_address,

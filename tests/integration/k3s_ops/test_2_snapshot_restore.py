@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,43 @@ def test_killed_on_the_way_the_next_run_restores(fleet: Ops, taken: Path) -> Non
     kill_after(fleet, "Put the datastore of the snapshot in place", "playbooks/restore.yml", "-e", f"snapshot={taken}", *fleet.confirmed)
     assert_restored(fleet, fleet.restore(str(taken), *fleet.confirmed).require())
     assert fleet.play().require().changed == set()
+
+
+@contextmanager
+def silent(fleet: Ops, *nodes: str) -> Iterator[dict[str, str]]:
+    """Nodes that run and do not answer Ansible; yields the environment of the playbooks meanwhile."""
+    for node in nodes:
+        fleet.sh(node, "systemctl stop ssh.socket ssh.service || systemctl stop ssh; pkill -x sshd || true", check=False)
+    try:
+        yield {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ConnectTimeout=5"}
+    finally:
+        for node in nodes:
+            fleet.sh(node, "systemctl start ssh.socket ssh.service || systemctl start ssh", check=False)
+
+
+def test_a_wiped_server_is_restored_while_no_worker_answers(fleet: Ops, taken: Path) -> None:
+    """That no worker says that it had joined is no proof that none had, where the controller knows a cluster."""
+    server = fleet.servers[0]
+    fleet.wipe(server)
+    with silent(fleet, *fleet.workers) as env:
+        for args in ((), ("--limit", server)):
+            run = fleet.play(*args, env=env)
+            assert run.rc != 0 and run.changed == set()
+            said = " ".join(run.output.split())
+            assert f"{', '.join(fleet.workers)} did not answer" in said and "playbooks/restore.yml -e snapshot=latest" in said
+            assert "k3s_force_init=true" in said
+        restored = fleet.play("-e", f"snapshot={taken}", *fleet.confirmed, playbook="playbooks/restore.yml", env=env)
+        assert "not reached, and left as they are" in restored.output
+    assert "before" in fleet.configmaps() and "after" not in fleet.configmaps()
+    fleet.play().require()
+    assert fleet.ready() == set(fleet.hosts)
+
+
+def test_a_fresh_fleet_starts_while_a_worker_does_not_answer(fleet: Ops, tmp_path: Path) -> None:
+    fleet.wipe()
+    with silent(fleet, fleet.workers[0]) as env:
+        run = fleet.play("-e", f"k3s_kubeconfig_path={tmp_path}/kubeconfig", env=env)
+        assert run.rc != 0, "one node did not take part"
+        assert fleet.ready() == {*fleet.hosts} - {fleet.workers[0]}
+    fleet.play().require()
+    assert fleet.ready() == set(fleet.hosts)
