@@ -33,9 +33,10 @@ options:
       - V(restart), those that have to be restarted.
       - V(not_restarted), servers that had to be restarted and were not, or did not come back.
       - V(install), those that do not serve, and those whose k3s is not as the inventory wants it.
+      - V(broken), servers that did not come up in this run.
       - V(unfinished), those that were rebuilt, or are not in the cluster as they should be.
     type: str
-    choices: [silent, beginning, unsettled, serving, restart, not_restarted, install, unfinished]
+    choices: [silent, beginning, unsettled, serving, restart, not_restarted, install, broken, unfinished]
     required: true
 """
 
@@ -99,6 +100,10 @@ def _install(host: str, variables: Variables) -> bool:
     return not _serving(host, variables) or any(compared)
 
 
+def _broken(_host: str, variables: Variables) -> bool:
+    return bool(variables.get("__k3s_server_gave_up"))
+
+
 def _unfinished(host: str, variables: Variables) -> bool:
     if _part(variables, "k3s_rebuild").get("state") == "rebuild":
         return bool(_part(variables, "__post_bootstrap_cluster"))
@@ -113,6 +118,7 @@ RULES: Mapping[str, Callable[[str, Variables], bool]] = {
     "restart": _restart,
     "not_restarted": _not_restarted,
     "install": _install,
+    "broken": _broken,
     "unfinished": _unfinished,
 }
 

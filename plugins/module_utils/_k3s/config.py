@@ -24,6 +24,7 @@ RESERVED = {
     "server": "k3s_api_endpoint",
     "cluster-init": "the group control_plane",
     "data-dir": "k3s_data_dir",
+    "datastore-endpoint": "k3s_datastore_endpoint",
     "node-name": "the host's name in the inventory",
     "node-label": "k3s_node_labels",
     "node-taint": "k3s_node_taints",

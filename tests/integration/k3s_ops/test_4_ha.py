@@ -43,9 +43,43 @@ def ha() -> Iterator[Ha]:
     lab = Ha(HERE / "lab-ops-ha")
     lab.lab("prepare", "-i", "inventory/lab-second")
     lab.up()
-    lab.play().require()
     yield lab
     lab.lab("down", "-i", str(lab.inventory))
+
+
+def test_a_server_and_an_only_agent_that_do_not_come_up_hold_up_nobody(ha: Ha) -> None:
+    """The first bring-up of the fleet: what is taken on two nodes is a port."""
+    first, second, third = ha.servers
+    taken = {second: 6443, ha.workers[0]: 10250}
+    for host, port in taken.items():
+        ha.sh(host, f"systemd-run --quiet --unit squatter python3 -m http.server {port}")
+    run = ha.play("-e", "k3s_join_timeout=60").require(2)
+    assert {f["host"] for f in run.failures} == set(taken)
+    assert f"{taken[second]}" in [f["msg"] for f in run.failures if f["host"] == second][-1]
+    assert ha.ready() == {first, third} == ha.voters()
+    assert "Active" in ha.kubectl("get", "namespace", "monitoring"), "the cluster was verified and got its baseline"
+    for host in taken:
+        ha.sh(host, "systemctl stop squatter")
+    ha.play().require()
+    assert ha.ready() == set(ha.hosts) and ha.voters() == set(ha.servers)
+
+
+def test_a_server_that_does_not_come_back_keeps_the_next_one_from_being_restarted(ha: Ha) -> None:
+    first, second, third = ha.servers
+    wrong, name = "/etc/rancher/k3s/config.yaml.d/99-wrong.yaml", ("-e", '{"k3s_tls_san": ["api.example"]}')
+    ha.sh(second, f"echo 'kube-apiserver-arg: [no-such-flag=1]' >{wrong}")
+    units = ha.invocations()
+    run = ha.play(*name, "-e", "k3s_join_timeout=60").require(2)
+    after = ha.invocations()
+    assert {h for h in ha.hosts if units[h] != after[h]} == {first, second}
+    assert {f["host"] for f in run.failures} == {second}
+    assert f"{third} is left as it is, because {second} did not come up" in " ".join(run.output.split())
+    assert "ok" in ha.kubectl("get", "--raw=/readyz"), "two of three members are a quorum"
+    ha.sh(second, f"rm {wrong}")
+    ha.play(*name).require()
+    assert ha.play(*name).require().changed == set()
+    ha.play().require()
+    assert ha.ready() == set(ha.hosts) and ha.voters() == set(ha.servers)
 
 
 def test_servers_are_upgraded_one_at_a_time_and_an_api_always_answers(ha: Ha) -> None:

@@ -57,6 +57,10 @@ def test_those_to_be_installed_do_not_serve_or_differ() -> None:
     assert chosen("install", s1=fresh, a1=fresh) == ["s1", "a1"]
 
 
+def test_servers_that_did_not_come_up() -> None:
+    assert chosen("broken", s1=UP, s2=UP | {"__k3s_server_gave_up": "port_in_use"}, a1={}) == ["s2"]
+
+
 def test_those_to_be_looked_after() -> None:
     cluster = {"__post_bootstrap_cluster": {"unsettled": ["a1"]}}
     assert chosen("unfinished", A1=cluster, a2=cluster, a3=cluster | {"k3s_rebuild": {"state": "rebuild"}}) == ["A1", "a3"]
