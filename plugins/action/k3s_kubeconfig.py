@@ -25,6 +25,8 @@ class ActionModule(ControllerAction):
         server = _kubeconfig.check_server(params["server"])
         path = Path(params["path"])
         fetched = _kubeconfig.held(path, params["context"], params["credentials_sha256"]) or self._fetch(params["src"])
+        if self._task.check_mode and fetched and params["ca_sha256"] not in ("", _kubeconfig.ca_sha256(fetched)):
+            fetched = None
         change = partial(_kubeconfig.merge, where=str(path), fetched=fetched, context=params["context"], server=server)
         merged = _kubeconfig.replace_file(path, change, check=bool(self._task.check_mode))
         result = {"changed": merged.changed, "path": str(path), "context": params["context"], "server": server}

@@ -41,6 +41,12 @@ options:
         not asked for them.
     type: str
     default: ""
+  ca_sha256:
+    description:
+      - For check mode, where the server is about to get another certificate authority (as by a restore), the SHA-256 of its certificate.
+      - Where that is not the one that the server has, the change is predicted.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Predicts the change, also where the server has no k3s yet.
@@ -82,6 +88,7 @@ ARGUMENT_SPEC = {
     "server": {"type": "str", "required": True},
     "src": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
     "credentials_sha256": {"type": "str", "default": ""},
+    "ca_sha256": {"type": "str", "default": ""},
 }
 
 

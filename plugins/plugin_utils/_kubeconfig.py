@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import hashlib
 import os
@@ -125,6 +126,11 @@ def held(path: Path, context: str, sha256: str) -> Fetched | None:
     if not isinstance(cluster, dict) or not isinstance(user, dict) or credentials.digest({**cluster, **user}) != sha256:
         return None
     return Fetched({credentials.KEYS[0]: cluster[credentials.KEYS[0]]}, {key: user[key] for key in credentials.KEYS[1:]})
+
+
+def ca_sha256(fetched: Fetched) -> str:
+    """The SHA-256 of the certificate of the cluster's authority, as a file of it has."""
+    return hashlib.sha256(base64.b64decode(fetched.cluster[credentials.KEYS[0]])).hexdigest()
 
 
 def check_server(server: str) -> str:

@@ -76,7 +76,9 @@ class Manifest:
 
     def summary(self) -> dict[str, object]:
         """Return what people want to know of a bundle; it has no secret."""
-        return {k: v for k, v in asdict(self).items() if k != "members"} | {"size": sum(m.size for m in self.members.values())}
+        told = {k: v for k, v in asdict(self).items() if k != "members"}
+        ca = self.members.get("server/tls/server-ca.crt")
+        return told | {"size": sum(m.size for m in self.members.values()), "ca_sha256": ca.sha256 if ca else ""}
 
 
 def manifest_of(text: str, where: str) -> Manifest:

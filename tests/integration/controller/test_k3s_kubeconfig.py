@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ FETCH = """
         server: "{{ server | default('https://192.0.2.10:6443') }}"
         src: "{{ src | default(fleet_root ~ '/k3s.yaml') }}"
         credentials_sha256: "{{ digest | default('') }}"
+        ca_sha256: "{{ ca | default('') }}"
       delegate_to: two
 """
 KEY = "VGhlIHNlY3JldCBrZXk="
@@ -67,6 +69,13 @@ def test_credentials_that_are_there_already_are_not_asked_for(controller: Contro
     assert (moved.rc, moved.changed) == (0, 1), moved.out
     other = controller.play(FETCH, "-e", f"digest={'0' * 64}", "-e", "src=/nonexistent/k3s.yaml")
     assert other.rc == 2
+
+
+def test_another_authority_that_is_about_to_come_is_predicted(controller: Controller, config: Path) -> None:
+    controller.play(FETCH)
+    same, other = hashlib.sha256(b"CA").hexdigest(), "0" * 64
+    seen = [controller.play(FETCH, *check, "-e", f"ca={ca}").changed for ca in (same, other) for check in (("--check",), ())]
+    assert seen == [0, 0, 1, 0], "without --check what the server has is what it has"
 
 
 def test_second_fleet_beside_the_first(controller: Controller, config: Path) -> None:

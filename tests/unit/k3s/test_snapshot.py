@@ -173,7 +173,8 @@ def test_only_material_belongs_into_a_bundle():
 def test_a_summary_names_no_checksum_of_a_secret():
     shown = manifest(members={"server/token": Member("secrethash", 5)}).summary()
     assert "secrethash" not in json.dumps(shown)
-    assert shown["size"] == 5
+    assert (shown["size"], shown["ca_sha256"]) == (5, "")
+    assert manifest(members={"server/tls/server-ca.crt": Member("public", 5)}).summary()["ca_sha256"] == "public"
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------------
