@@ -11,7 +11,7 @@ version_added: "0.1.0"
 author: pifleet.ops contributors (@pifleet)
 description:
   - Decides whether the whole cluster goes, or which nodes leave a cluster that lives on, and which server of it is asked.
-positional: servers, play_hosts, apis, forced
+positional: servers, play_hosts, apis, forced, silent
 options:
   _input:
     description: The hosts of C(k3s_cluster), in inventory order.
@@ -37,6 +37,11 @@ options:
     description: Reset the nodes whatever it leaves behind.
     type: bool
     default: false
+  silent:
+    description: The hosts of this run that do not answer.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -62,7 +67,12 @@ from ansible_collections.pifleet.ops.plugins.module_utils._k3s.reset import Host
 
 
 def k3s_reset_plan(
-    hosts: Sequence[str], servers: Sequence[str], play_hosts: Sequence[str], apis: Sequence[Mapping[str, Any]], forced: bool = False
+    hosts: Sequence[str],
+    servers: Sequence[str],
+    play_hosts: Sequence[str],
+    apis: Sequence[Mapping[str, Any]],
+    forced: bool = False,
+    silent: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the plan of this run's reset as a dictionary."""
     answered = [result for result in apis if result.get("reachable")]
@@ -70,7 +80,7 @@ def k3s_reset_plan(
     nodes = [found["name"] for found in answered[0]["nodes"]] if answered else []
 
     def host(name: str) -> Host:
-        return Host(name, name.lower(), name in servers, name in play_hosts, name in asked)
+        return Host(name, name.lower(), name in servers, name in play_hosts, name in asked, name in silent)
 
     try:
         plan = plan_reset([host(name) for name in hosts], nodes, forced=bool(forced))

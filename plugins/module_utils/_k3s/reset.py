@@ -11,13 +11,18 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host of the inventory. *node*: its name in the API; *api*: its API answers (only servers outside the run are asked)."""
+    """One host of the inventory.
+
+    *node*: its name in the API; *api*: its API answers (only servers outside the run are asked); *silent*: it is in the run and does not
+    answer, so that nothing can be removed from it.
+    """
 
     name: str
     node: str
     server: bool
     in_run: bool
     api: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ def plan_reset(hosts: Sequence[Host], nodes: Sequence[str], *, forced: bool = Fa
     *hosts*: the whole inventory, in order; *nodes*: names of the API's nodes, empty where no API was asked; *forced*: reset them
     whatever it leaves behind.
 
-    Raises PifleetError where the reset would leave the nodes' traces in a cluster that lives on, or agents without one.
+    Raises PifleetError where the reset would leave the nodes' traces in a cluster that lives on, agents without one, or a server with
+    what is left of a cluster that a later run would take for the fleet's.
     """
     run = [h for h in hosts if h.in_run]
     staying = [h for h in hosts if h.server and not h.in_run]
@@ -53,5 +59,12 @@ def plan_reset(hosts: Sequence[Host], nodes: Sequence[str], *, forced: bool = Fa
         raise PifleetError(
             f"Without its servers the cluster is gone, and {', '.join(orphans)} would be left without one.",
             "Run without --limit to reset the whole fleet, or leave them behind with -e k3s_reset_force=true. Nothing was changed.",
+        )
+    silent = [h.name for h in run if h.server and h.silent]
+    if silent and not forced:
+        names = ", ".join(silent)
+        raise PifleetError(
+            f"{names} did not answer and would keep the cluster's data, which the next bootstrap would build on.",
+            f"Make it reachable, or reset the others without {names} with -e k3s_reset_force=true. Nothing was changed.",
         )
     return ResetPlan(True, "", ())

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,18 @@ def kill_after(fleet: Ops, task: str, playbook: str, *args: str) -> None:
         assert process.process.poll() is None and time.monotonic() < deadline, process.log.read_text()[-4000:]
         time.sleep(0.05)
     process.kill()
+
+
+@contextmanager
+def silent(fleet: Ops, *nodes: str) -> Iterator[dict[str, str]]:
+    """Nodes that run and do not answer Ansible; yields the environment of the playbooks meanwhile."""
+    for node in nodes:
+        fleet.sh(node, "systemctl stop ssh.socket ssh.service || systemctl stop ssh; pkill -x sshd || true", check=False)
+    try:
+        yield {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ConnectTimeout=5"}
+    finally:
+        for node in nodes:
+            fleet.sh(node, "systemctl start ssh.socket ssh.service || systemctl start ssh", check=False)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.integration.k3s_ops.conftest import NEW, OLD, SNAPSHOTS, Ops, kill_after, with_version
+from tests.integration.k3s_ops.conftest import NEW, OLD, SNAPSHOTS, Ops, kill_after, silent, with_version
 from tests.support.fleet import Run
 
 
@@ -146,18 +144,6 @@ def test_killed_on_the_way_the_next_run_restores(fleet: Ops, taken: Path) -> Non
     kill_after(fleet, "Put the datastore of the snapshot in place", "playbooks/restore.yml", "-e", f"snapshot={taken}", *fleet.confirmed)
     assert_restored(fleet, fleet.restore(str(taken), *fleet.confirmed).require())
     assert fleet.play().require().changed == set()
-
-
-@contextmanager
-def silent(fleet: Ops, *nodes: str) -> Iterator[dict[str, str]]:
-    """Nodes that run and do not answer Ansible; yields the environment of the playbooks meanwhile."""
-    for node in nodes:
-        fleet.sh(node, "systemctl stop ssh.socket ssh.service || systemctl stop ssh; pkill -x sshd || true", check=False)
-    try:
-        yield {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ConnectTimeout=5"}
-    finally:
-        for node in nodes:
-            fleet.sh(node, "systemctl start ssh.socket ssh.service || systemctl start ssh", check=False)
 
 
 def test_a_wiped_server_is_restored_while_no_worker_answers(fleet: Ops, taken: Path) -> None:

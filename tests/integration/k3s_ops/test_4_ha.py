@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.k3s_ops.conftest import HERE, NEW, OLD, Ops
+from tests.integration.k3s_ops.conftest import HERE, NEW, OLD, Ops, silent
 
 pytestmark = pytest.mark.full
 
@@ -153,3 +153,20 @@ def test_onto_a_wiped_first_server(ha: Ha, tmp_path: Path) -> None:
     assert "before" in ha.configmaps() and "after" not in ha.configmaps()
     assert ha.members(first) == ha.servers and ha.voters() == set(ha.servers) and ha.ready() == set(ha.hosts)
     assert set(ha.versions().values()) == {NEW} != {OLD}
+
+
+def test_a_reset_of_the_fleet_does_not_count_a_server_as_gone_that_does_not_answer(ha: Ha) -> None:
+    third = ha.servers[-1]
+    units = ha.invocations()
+    with silent(ha, third) as env:
+        run = ha.play(*ha.confirmed, "-e", "k3s_reset_force=false", playbook="playbooks/reset.yml", env=env)
+        assert run.rc != 0 and run.changed == set()
+        assert f"{third} did not answer and would keep the cluster's data" in " ".join(run.output.split())
+        assert ha.invocations() == units
+        run = ha.play(*ha.confirmed, "-e", "k3s_reset_force=true", playbook="playbooks/reset.yml", env=env)
+    assert run.rc != 0
+    assert f"{third} did not answer: k3s and its data are still there" in " ".join(run.output.split())
+    gone = "ls -d /var/lib/rancher/k3s 2>/dev/null || true"
+    assert {h for h in ha.hosts if ha.sh(h, gone)} == {third}
+    ha.reset(*ha.confirmed).require()
+    assert not any(ha.sh(h, gone) for h in ha.hosts)

@@ -64,6 +64,7 @@ def test_the_reset_drains_only_what_is_up():
         "No API answers on s1" in k3s_reset_plan(["s1", "a1"], ["s1"], ["a1"], [{"item": "s1", "reachable": False, "nodes": []}])["refused"]
     )
     assert k3s_reset_plan(["s1", "a1"], ["s1"], ["s1", "a1"], [])["whole"]
+    assert "s1 did not answer" in k3s_reset_plan(["s1", "a1"], ["s1"], ["s1", "a1"], [], silent=["s1"])["refused"]
 
 
 def test_the_topology_tells_conflicts_of_versions_and_whom_a_restored_cluster_is_joined_at():
