@@ -158,7 +158,9 @@ def test_a_wiped_server_is_restored_while_no_worker_answers(fleet: Ops, taken: P
             assert f"{', '.join(fleet.workers)} did not answer" in said and "playbooks/restore.yml -e snapshot=latest" in said
             assert "k3s_force_init=true" in said
         restored = fleet.play("-e", f"snapshot={taken}", *fleet.confirmed, playbook="playbooks/restore.yml", env=env)
-        assert "not reached, and left as they are" in restored.output
+        assert "not reached, and left as they are" in " ".join(restored.output.split())
+        assert restored.rc == 4, "two nodes did not take part"
+        assert not restored.of("Verify that the node is in the restored cluster", fleet.workers[0])
     assert "before" in fleet.configmaps() and "after" not in fleet.configmaps()
     fleet.play().require()
     assert fleet.ready() == set(fleet.hosts)
