@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
@@ -15,7 +14,6 @@ from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._release_host.project import Places
 from ansible_collections.pifleet.ops.plugins.modules.release_host import ARGUMENT_SPEC, REQUIRED_IF
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import history
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import COMPLETED, FAILED, FINALIZE, ROLLOUT, Release
 
 if not (MISSING or LACKING):
@@ -102,8 +100,7 @@ class ActionModule(ReleaseAction):
         return f"The host was taken back to {earlier.id}."
 
     def _prune(self, release: Release) -> dict[str, Any]:
-        past = [replace(found, status=COMPLETED) if found.id == release.id else found for found in self._of_environment(release)]
-        return self._picked("removed", do="prune", release_id=release.id, images=list(history.removable(past, release.plan.retain)))
+        return self._picked("removed", do="prune", release_id=release.id, images=self._desk.removable(release))
 
     # -- the parts -------------------------------------------------------------------------------------------------------------------
     def _bring(self, release: Release, names: Sequence[str]) -> dict[str, Any]:
@@ -141,14 +138,11 @@ class ActionModule(ReleaseAction):
 
     def _earlier(self, release: Release) -> Release | None:
         """The release that this host had before: the newest other one that was rolled out here with success."""
-        for found in reversed(self._of_environment(release)):
+        for found in reversed(self._releases.of_environment(release.environment)):
             entry = found.phase(ROLLOUT).detail.get("hosts", {}).get(self._host, {})
             if found.id != release.id and entry.get("status") == COMPLETED:
                 return found
         return None
-
-    def _of_environment(self, release: Release) -> tuple[Release, ...]:
-        return self._releases.of_environment(release.environment)
 
     def _login(self, release: Release) -> dict[str, str] | None:
         login = self._desk.login_of(release.environment)

@@ -68,13 +68,19 @@ class Engine:
 
     def remove(self, references: Iterable[str]) -> list[str]:
         """Remove those of *references* that are here and that no container uses, and return them."""
+        wanted = list(references)
+        here = self._here() if wanted else set()
         removed = []
-        for reference in references:
-            if self._run(["docker", "image", "inspect", "--format", "x", reference]).ok:
-                names = [name for name in (kept_tag(reference), reference) if name]
-                if self._run(["docker", "image", "rm", *names], timeout=120).ok:
-                    removed.append(reference)
+        for reference in wanted:
+            names = [name for name in (kept_tag(reference), reference) if name in here]
+            if names and self._run(["docker", "image", "rm", *names], timeout=120).ok:
+                removed.append(reference)
         return removed
+
+    def _here(self) -> set[str]:
+        """The references of all images that are here, by tag and by digest; none where Docker does not answer."""
+        shown = "{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}"
+        return set(self._run(["docker", "image", "ls", "--digests", "--no-trunc", "--format", shown]).stdout.split())
 
     @property
     def _secrets(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._release_host.engine import Login
+from ansible_collections.pifleet.ops.plugins.module_utils._release_host.engine import Engine, Login
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.releases import Releases
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import backends, base, config, executor, history, planner, version
@@ -226,7 +226,20 @@ class Desk:
             return steps.fail(name, "; ".join(f"{host}: {error}" for host, error in sorted(bad.items())), {"hosts": hosts})
         if _batch(release, name, hosts) and name != FINALIZE:
             return steps.note(name, {"hosts": hosts})
-        return steps.complete(name, {"hosts": hosts})
+        return steps.complete(name, {"hosts": hosts, **({"removed": self._prune(release)} if name == FINALIZE else {})})
+
+    def removable(self, release: Release) -> list[str]:
+        """Return the pinned references of images that hosts need no more once *release* is the live one."""
+        return list(history.removable(self._past_with(release), release.plan.retain))
+
+    def _prune(self, release: Release) -> list[str]:
+        """Remove from the controller's engine what was built for releases that are not retained. What cannot be removed stays."""
+        return Engine(self._run).remove(history.removable_builds(self._past_with(release), release.plan.retain))
+
+    def _past_with(self, release: Release) -> list[Release]:
+        """All releases of the environment, with *release* as it is about to be: completed."""
+        past = self._releases.of_environment(release.environment)
+        return [replace(found, status=COMPLETED) if found.id == release.id else found for found in past]
 
 
 def batches_left(release: Release) -> list[list[str]]:

@@ -117,10 +117,20 @@ def retained(releases: Sequence[Release], retain: int) -> tuple[Release, ...]:
 
 
 def removable(releases: Sequence[Release], retain: int) -> tuple[str, ...]:
-    """Return the pinned references of images that no retained release has, in order."""
-    keep = {image.pinned for release in retained(releases, retain) for image in release.images}
-    keep |= {image.pinned for release in releases if not release.is_over for image in release.images}
+    """Return the pinned references of images that no retained release has, in order: what hosts need no more."""
+    keep = {image.pinned for image in _needed(releases, retain)}
     return tuple(sorted({i.pinned for release in releases for i in release.images if i.digest} - keep))
+
+
+def removable_builds(releases: Sequence[Release], retain: int) -> tuple[str, ...]:
+    """Return the tags of what was built for releases that are not retained, in order: what the controller needs no more."""
+    keep = {image.reference for image in _needed(releases, retain)}
+    return tuple(sorted({i.reference for release in releases for i in release.images if i.backend} - keep))
+
+
+def _needed(releases: Sequence[Release], retain: int) -> list[Image]:
+    under_way = [release for release in releases if not release.is_over]
+    return [image for release in (*retained(releases, retain), *under_way) for image in release.images]
 
 
 def known_images(releases: Iterable[Release]) -> dict[str, Image]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 from tests.integration.releases.conftest import Site
 
 
@@ -60,6 +62,10 @@ def test_rollback(site: Site) -> None:
     gone = next(image.pinned for image in live.images if image.service == "web")
     for host in site.fleet.workers:
         assert site.fleet.sh(host, f"docker image inspect -f x {gone} || echo gone", check=False).strip() == "gone"
+    # and so is what the controller built for it
+    argv = ["docker", "image", "ls", "--format", "{{.Tag}}", f"{site.registry.name}/fleet/web"]
+    tags = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert {"1.0.0", "3.0.0"} <= set(tags) and "2.0.0" not in tags
     assert f"lacks {gone}" in site.told("rollback", "-e", "to_version=2.0.0")
     site.play("rollback", "-e", f"to_release={old.id}")
     assert {site.says(host) for host in site.fleet.workers} == {"1"}

@@ -34,6 +34,7 @@ class Fleet:
         self.configure()
         self.world = world
         self.docker: list[tuple[str, ...]] = []
+        self.built: list[str] = []
         self.desk = Desk(self.repository.root, world.releases, self._run)
         self.number = 0
 
@@ -48,6 +49,10 @@ class Fleet:
         if argv_[0] != "docker":
             return argv.run(argv_, stdin=stdin, timeout=timeout, env=env, bare=bare, keep=keep)
         self.docker.append(tuple(argv_))
+        if "ls" in argv_:
+            return Completed(tuple(argv_), 0, "\n".join(self.built), "")
+        if "build" in argv_:
+            self.built.append(argv_[argv_.index("--tag") + 1])
         repository = argv_[-1].rpartition(":")[0]
         return Completed(tuple(argv_), 0, f'["{repository}@{digest_of(self.number)}"]' if "inspect" in argv_ else "", "")
 
@@ -87,6 +92,19 @@ def test_deploy_and_again(fleet: Fleet) -> None:
     assert fleet.plan().nothing == ""
     fleet.release(replace(PROD, rebuild=True))
     assert [call for call in fleet.docker if "build" in call]
+
+
+def test_what_was_built_goes_from_the_controller_with_its_release(fleet: Fleet) -> None:
+    for number in range(4):
+        fleet.repository.write("apps/web/more", str(number))
+        fleet.repository.commit(f"{number}.0")
+        last = fleet.release()
+    removed = [call[3:] for call in fleet.docker if call[1:3] == ("image", "rm")]
+    # two releases are retained
+    name = "registry.example:5000/fleet"
+    assert [image for (image,) in removed if image.endswith(":1.0")] == [f"{name}/job:1.0", f"{name}/web:1.0"]
+    assert not [image for (image,) in removed if image.endswith((":2.0", ":3.0"))]
+    assert set(last.phase("finalize").detail["removed"]) >= {f"{name}/job:1.0", f"{name}/web:1.0"}
 
 
 def test_dirty_or_unknown_is_refused_without_state(fleet: Fleet) -> None:

@@ -103,6 +103,15 @@ def test_quarantine_lasts_until_something_else_is_live(world: World, make_plan: 
 def test_images_of_retained_releases_stay(world: World, make_plan: Make) -> None:
     for number in range(1, 5):
         world.completed(make_plan(str(number)), number)
+    failed = world.create(make_plan("bad"))
+    world.steps(failed).begin("build")
+    world.steps(failed).fail("build", "no")
+    registry = "registry.example:5000/fleet"
+    wanted = tuple(f"{registry}/{service}:{version}" for service in ("job", "web") for version in ("1", "2", "bad"))
+    assert history.removable_builds(ago(world), 2) == wanted and history.removable_builds((), 2) == ()
+    under_way = world.create(make_plan("1"))
+    assert history.removable_builds(ago(world), 2) == tuple(name for name in wanted if not name.endswith(":1"))
+    world.steps(under_way).fail("build", "no")
     gone = history.removable(ago(world), 2)
     assert {image.partition("@")[2] for image in gone} == {digest_of(1), digest_of(2)}
     back(world, ago(world)[0])

@@ -146,9 +146,16 @@ def test_login_of_the_registry_is_in_no_argument_and_leaves_nothing() -> None:
 
 
 def test_image_in_use_stays() -> None:
-    assert Engine(Docker()).remove([IMAGE]) == [IMAGE]
-    assert Engine(Docker({"rm": (1, "in use")})).remove([IMAGE]) == []
-    assert Engine(Docker({"inspect": (1, "")})).remove([IMAGE]) == []
+    here = {"ls": f"{kept_tag(IMAGE)} {IMAGE}\nplain:1 plain@<none>\n"}
+    docker = Docker(out=here)
+    assert Engine(docker).remove([IMAGE, "plain:1", "plain:2"]) == [IMAGE, "plain:1"]
+    assert docker.ran("image", "rm") == [("docker", "image", "rm", kept_tag(IMAGE), IMAGE), ("docker", "image", "rm", "plain:1")]
+    docker = Docker(out={"ls": f"{IMAGE.partition('@')[0]}:<none> {IMAGE}\n"})
+    assert Engine(docker).remove([IMAGE]) == [IMAGE] and docker.ran("image", "rm") == [("docker", "image", "rm", IMAGE)]
+    assert Engine(Docker({"rm": (1, "in use")}, here)).remove([IMAGE]) == []
+    assert Engine(Docker({"ls": (127, "")})).remove([IMAGE]) == []
+    docker = Docker()
+    assert Engine(docker).remove([]) == [] and not docker.calls
 
 
 def test_migration(places: Places) -> None:
