@@ -39,6 +39,10 @@ class SmallDisk:
     def free(self) -> None:
         (self.folder / "filler").unlink()
 
+    def grow(self, megabytes: int) -> None:
+        """Give it more room."""
+        _as_root("mount", "-o", f"remount,size={megabytes}m", str(self.folder))
+
     def read_only(self, on: bool) -> None:
         """Make it read-only, or writable again. Waits for who writes just now."""
         deadline = time.monotonic() + 30

@@ -7,8 +7,11 @@ from pathlib import Path
 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import PHASES
 
-from tests.integration.releases.conftest import Site
+from tests.integration.releases.conftest import GATEWAY, Site, clean
 from tests.support.commands import Commands
+from tests.support.fleet import Fleet
+from tests.support.registry import Registry
+from tests.support.small_disk import SmallDisk
 
 
 def failed_in(site: Site, phase: str, said: str, output: str) -> None:
@@ -84,3 +87,21 @@ def test_each_phase(site: Site, tmp_path: Path) -> None:
     assert "are not marked reversible" in site.told("rollback")
     site.play("rollback", "-e", "accept_irreversible=true")
     assert {site.says(host) for host in site.fleet.workers} == {"5"} and site.releases.of_environment("prod")[-1].version == "5.1.0"
+
+
+def test_a_registry_that_fills_up_in_the_middle_of_a_push(fleet: Fleet, tmp_path: Path) -> None:
+    # docker tries a push again and again, for a minute
+    # the image has more than that, also compressed
+    with SmallDisk(tmp_path / "disk", megabytes=2) as disk, Registry(GATEWAY, port=5444, data=disk.folder) as registry:
+        registry.trusted_by(fleet)
+        clean(fleet)
+        site = Site(fleet, registry, tmp_path / "fleet")
+        output = site.play("deploy", rc=2).output
+        failed_in(site, "push", "was not pushed", output)
+        assert "Is the registry up, and has it room?" in " ".join(output.split())
+        assert "no space left" in registry.log.read_text() and registry.pushes() == 0
+        assert not any(site.containers(host) for host in fleet.hosts)
+        disk.grow(64)
+        site.play("deploy", "-e", f"resume={site.ids()[-1]}")
+        assert site.releases.of_environment("prod")[-1].current
+        assert {site.says(host) for host in fleet.workers} == {"1"}
