@@ -67,26 +67,3 @@ def test_life_of_an_environment(site: Site, tmp_path: Path) -> None:
     assert "There is no release prod-9" in site.play("releases", "-e", "id=prod-9", rc=2).output
     for host in site.fleet.workers:
         assert "pifleet-" in site.fleet.sh(host, "docker image ls --format '{{.Tag}}'")
-
-
-def test_bad_input_leaves_no_state(site: Site) -> None:
-    for args, said in (
-        (("-e", "environment=staging"), "There is no environment staging"),
-        (("-e", "version=9.9"), "There is no version 9.9"),
-        (("--limit", "release-1.local"), "this run leaves out release-2.local, release-3.local"),
-        (("-e", "resume=prod-000001-1"), "There is no release prod-000001-1"),
-    ):
-        assert said in site.told("deploy", *args)
-    site.configure(services=site.with_build(backend="kaniko"))
-    site.repository.commit()
-    assert "There is no build backend kaniko" in site.told("deploy")
-    site.configure(services=site.with_build(backend="buildx"))
-    site.repository.commit()
-    assert "buildx plugin" in site.told("deploy")
-    site.configure()
-    site.repository.commit()
-    site.repository.write("apps/web/uncommitted", "x")
-    assert "Not committed as it is: apps/web/uncommitted" in site.told("deploy")
-    assert site.releases.of_environment("prod") == ()
-    assert "No releases of prod" in site.play("releases").output
-    assert "No release of prod was ever completed" in site.told("rollback")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A failure in each phase: that phase failed, all later ones skipped, nothing more done, and what ran before still serves."""
+"""A failure in each phase: that one failed, all later ones skipped, nothing more done, and what ran before still serves. And bad input."""
 
 from __future__ import annotations
 
@@ -105,3 +105,26 @@ def test_a_registry_that_fills_up_in_the_middle_of_a_push(fleet: Fleet, tmp_path
         site.play("deploy", "-e", f"resume={site.ids()[-1]}")
         assert site.releases.of_environment("prod")[-1].current
         assert {site.says(host) for host in fleet.workers} == {"1"}
+
+
+def test_bad_input_leaves_no_state(site: Site) -> None:
+    for args, said in (
+        (("-e", "environment=staging"), "There is no environment staging"),
+        (("-e", "version=9.9"), "There is no version 9.9"),
+        (("--limit", "release-1.local"), "this run leaves out release-2.local, release-3.local"),
+        (("-e", "resume=prod-000001-1"), "There is no release prod-000001-1"),
+    ):
+        assert said in site.told("deploy", *args)
+    site.configure(services=site.with_build(backend="kaniko"))
+    site.repository.commit()
+    assert "There is no build backend kaniko" in site.told("deploy")
+    site.configure(services=site.with_build(backend="buildx"))
+    site.repository.commit()
+    assert "buildx plugin" in site.told("deploy")
+    site.configure()
+    site.repository.commit()
+    site.repository.write("apps/web/uncommitted", "x")
+    assert "Not committed as it is: apps/web/uncommitted" in site.told("deploy")
+    assert site.releases.of_environment("prod") == ()
+    assert "No releases of prod" in site.play("releases").output
+    assert "No release of prod was ever completed" in site.told("rollback")
