@@ -18,14 +18,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.executor import Executor
-from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import PHASES, ROLLOUT
+from tests.support.fleet import ROOT, Fleet
 
-from tests.benchmarks.bootstrap import Figure, compared, in_turn
-from tests.integration.releases.conftest import GATEWAY, HERE, Site, clean
-from tests.support.fleet import Fleet
-from tests.support.registry import Registry
-from tests.unit.releases.conftest import World
+sys.path[:0] = [str(ROOT / ".collections")]
+
+from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.executor import Executor  # noqa: E402
+from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import PHASES, ROLLOUT  # noqa: E402
+
+from tests.benchmarks.bootstrap import Figure, compared, in_turn  # noqa: E402
+from tests.integration.releases.conftest import GATEWAY, HERE, Site, clean  # noqa: E402
+from tests.support.registry import Registry  # noqa: E402
+from tests.unit.releases.conftest import World  # noqa: E402
 
 
 def executor(site: Site) -> Callable[[], None]:
