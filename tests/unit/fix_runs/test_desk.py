@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""With a real repository: what is committed counts, and a candidate is on no branch before it is kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk, Planned
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import Edit, FixRun
+
+from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
+from tests.support.release_fleet import Repository
+
+NOW = "2025-01-02T03:04:05.000000Z"
+
+
+class Fleet:
+    def __init__(self, root: Path) -> None:
+        self.repository = Repository(root)
+        self.repository.write_yaml("fix_profiles/web.yml", PROFILE)
+        self.repository.write("stacks/shop/compose.yaml", COMPOSE)
+        self.repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
+        self.repository.write("stacks/other/compose.yaml", "services: {}\n")
+        self.head = self.repository.commit()
+        self.desk = Desk(root, "stacks", ["planted-secret"])
+        self.checkout = Checkout(root)
+
+    def seen(self, **changed: Any) -> dict[str, Any]:
+        return {
+            "revision": self.head,
+            "containers": [],
+            "health": {"ok": False, "said": "it has no container"},
+            "image": {"reference": "shop-web", "id": "sha256:0"},
+            "built": True,
+            "others": ["other"],
+            "log": "",
+            **changed,
+        }
+
+    def plan(self, text: str = "bump requests to 2.32.4", patch: str = "", **seen: Any) -> Planned:
+        return self.desk.plan(self.desk.ask("web", text, patch), self.seen(**seen))
+
+    def candidate(self, planned: Planned) -> FixRun:
+        run = FixRun("fix-000001-web", "web", "shop", "pi-1", "x", "running", "alice", "run", NOW, runner.fresh_steps(), planned.plan)
+        return replace(run, candidate=self.desk.candidate(run, planned))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path / "fleet")
+
+
+def test_the_same_is_planned_for_the_same(fleet: Fleet) -> None:
+    planned = fleet.plan()
+    assert planned == fleet.plan()
+    assert planned.plan.base == fleet.head
+    assert planned.plan.digest != fleet.plan("bump requests to 2.32.5").plan.digest
+    assert planned.plan.steps["restart"]["others"] == ["other"]
+    assert REQUIREMENTS not in str(planned.plan.as_table()), "files may hold secrets, and the plan is kept"
+
+
+def test_a_candidate_is_on_no_branch_before_it_is_kept(fleet: Fleet) -> None:
+    run = fleet.candidate(fleet.plan())
+    assert fleet.repository.git("rev-parse", "HEAD") == fleet.head
+    assert fleet.repository.git("status", "--porcelain") == ""
+    assert fleet.repository.git("rev-parse", f"{run.candidate}^") == fleet.head
+    assert fleet.candidate(fleet.plan()).candidate == run.candidate
+    fleet.desk.refuse_other_patch(run)
+    assert fleet.checkout.keep(run.candidate)
+    assert not fleet.checkout.keep(run.candidate)
+    text = (fleet.repository.root / "stacks/shop/web/requirements.txt").read_text()
+    assert text == REQUIREMENTS.replace("2.31.0", "2.32.4")
+    reverted = fleet.checkout.revert(run.candidate)
+    assert fleet.checkout.same(reverted, fleet.head, "stacks")
+
+
+def test_a_candidate_that_is_not_the_planned_patch_is_refused(fleet: Fleet) -> None:
+    planned = fleet.plan()
+    run = fleet.candidate(planned)
+    for edits in (
+        [replace(planned.edits[0], after="evil\n")],
+        [*planned.edits, Edit("stacks/other/compose.yaml", "", "x")],
+        [],
+    ):
+        other = fleet.checkout.commit("fix-000002-web", fleet.head, edits, "x", NOW)
+        with pytest.raises(PifleetError, match="is not the patch of the plan"):
+            fleet.desk.refuse_other_patch(replace(run, candidate=other))
+
+
+def test_a_branch_that_went_on_is_not_lost(fleet: Fleet) -> None:
+    run = fleet.candidate(fleet.plan())
+    fleet.repository.write("README", "x")
+    fleet.repository.commit()
+    with pytest.raises(PifleetError, match="cannot be committed to the desired state"):
+        fleet.checkout.keep(run.candidate)
+
+
+def test_hooks_and_settings_of_the_repository_have_no_say(fleet: Fleet) -> None:
+    hooks, ran = fleet.repository.root / ".git/hooks", fleet.repository.root.parent / "ran"
+    for name in ("pre-commit", "post-merge", "commit-msg", "reference-transaction"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\nexit 1\n")
+        (hooks / name).chmod(0o755)
+    assert fleet.checkout.keep(fleet.candidate(fleet.plan()).candidate)
+    assert not ran.exists()
+
+
+def test_what_is_not_committed_is_refused(fleet: Fleet) -> None:
+    for path in ("stacks/shop/compose.yaml", "stacks/shop/new", "fix_profiles/web.yml"):
+        whole = fleet.repository.root / path
+        before = whole.read_text() if whole.exists() else None
+        whole.write_text((before or "") + "# edited\n")
+        with pytest.raises(PifleetError, match="Not committed as it is"):
+            fleet.plan()
+        whole.write_text(before) if before is not None else whole.unlink()
+    fleet.plan()
+
+
+def test_links_in_the_repository_are_refused(fleet: Fleet) -> None:
+    path = fleet.repository.root / "stacks/shop/web/requirements.txt"
+    path.unlink()
+    os.symlink("/etc/passwd", path)
+    fleet.repository.commit()
+    for text in ("bump requests to 2 in web/requirements.txt", "add requests 2"):
+        with pytest.raises(PifleetError):
+            fleet.plan(text)
+
+
+def test_files_that_are_no_text_are_left_alone(fleet: Fleet) -> None:
+    (fleet.repository.root / "stacks/shop/web/requirements.txt").write_bytes(b"requests==2.31.0\r\n")
+    fleet.repository.commit()
+    with pytest.raises(PifleetError, match="is no text"):
+        fleet.plan("bump requests to 2 in web/requirements.txt")
+
+
+@pytest.mark.parametrize("text", ["set env A=planted-secret", "set env API_KEY=x1234567", "set env A=AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQ"])
+def test_a_secret_is_not_taken(fleet: Fleet, text: str) -> None:
+    with pytest.raises(PifleetError, match="looks like a secret"):
+        fleet.desk.ask("web", text)
+    with pytest.raises(PifleetError, match="looks like a secret"):
+        fleet.desk.ask("web", "apply diff x", f"--- a\n+++ b\n@@ -1 +1 @@\n-a\n+{text.removeprefix('set env ')}\n")
+
+
+def test_a_node_with_another_desired_state_is_refused(fleet: Fleet) -> None:
+    fleet.repository.write("stacks/other/compose.yaml", "services: {a: {image: b}}\n")
+    fleet.repository.commit()
+    with pytest.raises(PifleetError, match="differs from what is checked out"):
+        fleet.plan()
+    for revision, told in (("", "has no desired state yet"), ("f" * 40, "differs")):
+        with pytest.raises(PifleetError, match=told):
+            fleet.plan(revision=revision)
+
+
+# -- auto -------------------------------------------------------------------------------------------------------------------------------
+def test_a_module_that_was_taken_out_comes_back(fleet: Fleet) -> None:
+    fleet.repository.write("stacks/shop/web/requirements.txt", "flask==3.0.0\n")
+    fleet.head = fleet.repository.commit()
+    planned = fleet.plan("auto", log="x\nModuleNotFoundError: No module named 'requests.adapters'\n")
+    assert planned.edits[0].after == "flask==3.0.0\nrequests==2.31.0\n"
+    assert planned.evidence["module"] == "requests"
+    with pytest.raises(PifleetError, match="which version of pyyaml is wanted is not known"):
+        fleet.plan("auto", log="ModuleNotFoundError: No module named 'yaml'")
+
+
+def change(fleet: Fleet, old: str, new: str) -> None:
+    fleet.repository.write("stacks/shop/compose.yaml", COMPOSE.replace(old, new))
+    fleet.head = fleet.repository.commit()
+
+
+def test_an_image_that_is_not_there(fleet: Fleet) -> None:
+    change(fleet, "web:1.2.3 ", "web:9.9.9 ")
+    planned = fleet.plan("auto", built=False, image={"reference": "x", "id": ""})
+    assert planned.edits[0].after == COMPOSE
+    assert planned.evidence["failure"] == "image not found"
+
+
+def test_a_variable_that_was_taken_out(fleet: Fleet) -> None:
+    change(fleet, "      MODE: production    # or test\n", "")
+    for said in ("KeyError: 'MODE'", "error: MODE is not set", 'environment variable "MODE" is required'):
+        assert fleet.plan("auto", log=said).edits[0].after == COMPOSE
+
+
+def test_not_well_since_the_last_change(fleet: Fleet) -> None:
+    change(fleet, "production", "broken")
+    crashed = [{"state": "exited", "exit_code": 1, "oom_killed": False}]
+    assert fleet.plan("auto", containers=crashed).edits[0].after == COMPOSE
+    well = {"containers": [{"state": "running", "exit_code": 0, "oom_killed": False}], "health": {"ok": True, "said": ""}}
+    with pytest.raises(PifleetError, match="No known failure"):
+        fleet.plan("auto", **well)
+
+
+def test_killed_for_want_of_memory(fleet: Fleet) -> None:
+    fleet.repository.write_yaml("fix_profiles/web.yml", {**PROFILE, "compose_keys": ["mem_limit"]})
+    change(fleet, "    build: ./web\n", "    build: ./web\n    mem_limit: 64m\n")
+    killed = [{"state": "exited", "exit_code": 137, "oom_killed": True}]
+    assert "mem_limit: 128m\n" in fleet.plan("auto", containers=killed, memory=str(64 << 20)).edits[0].after
+
+
+def test_where_nothing_is_known_it_is_said(fleet: Fleet) -> None:
+    with pytest.raises(PifleetError, match=r"No known failure was found.*exited with exit code 7"):
+        fleet.plan("auto", containers=[{"state": "exited", "exit_code": 7, "oom_killed": False}])
