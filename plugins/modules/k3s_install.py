@@ -271,6 +271,7 @@ def gather(desired: core.Desired, stamp: dict) -> core.Facts:
         has_datastore=k3s_datastore.kind_of(desired.data_dir, files.get(k3s_places.CONFIG, ("", 0))[0], os.path.exists) is not None,
         has_agent_data=Path(desired.data_dir, "agent/client-kubelet.crt").exists(),
         server_secret=core.secret_of(token) if token and desired.role == "server" else None,
+        token_ca=core.ca_of(token or ""),
         agent_secret=core.secret_of(agent_token) if agent_token and desired.role == "server" else None,
         links={name: shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") for name in core.LINKS},
     )

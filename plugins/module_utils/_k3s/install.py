@@ -123,6 +123,8 @@ class Facts:
     #: what a server's data folder says of the tokens that it takes, None where it holds none
     server_secret: str | None
     agent_secret: str | None
+    #: the CA hash of those tokens, as they begin (``K10…``); empty where there are none
+    token_ca: str
     links: Mapping[str, str | None]
 
 
@@ -295,7 +297,7 @@ def _token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
 
 def _refuse_foreign(token: str, known: Iterable[str]) -> None:
     """Refuse *token* for a node that serves, where the cluster takes only those *known*: started anew it could not join again."""
-    right = [k for k in known if secret_of(k) == secret_of(token) and (not token.startswith("K10") or _ca_of(k) in ("", _ca_of(token)))]
+    right = [k for k in known if secret_of(k) == secret_of(token) and (not token.startswith("K10") or ca_of(k) in ("", ca_of(token)))]
     if known and not right:
         raise PifleetError(
             "k3s_agent_token of the inventory is not the cluster's: this agent serves, and could not join again. It was left as it is.",
@@ -304,14 +306,19 @@ def _refuse_foreign(token: str, known: Iterable[str]) -> None:
         )
 
 
-def _ca_of(token: str) -> str:
-    """The CA hash that a token in the full form carries, empty in the others."""
+def ca_of(token: str) -> str:
+    """The CA hash that a token in the full form carries, as it begins (``K10…``), empty in the others."""
     return token.partition("::")[0] if token.startswith("K10") else ""
 
 
 def _agent_token_text(desired: Desired, facts: Facts, new_secret: str) -> str:
     have = facts.files.get(AGENT_TOKEN, ("", 0))[0].strip()
     if desired.agent_token:
+        if facts.token_ca and ca_of(desired.agent_token) not in ("", facts.token_ca):
+            raise PifleetError(
+                "k3s_agent_token of the inventory is of another cluster: its CA hash is not that of the cluster that this server holds.",
+                "Remove it from the inventory to keep the cluster's own, or give a new token without the part up to `::node:`.",
+            )
         return have if have and secret_of(have) == secret_of(desired.agent_token) else secret_of(desired.agent_token)
     # a file that was lost: k3s keeps what it was started with beside its data (pkg/server/server.go, printTokens), and agents go by that
     return have or facts.agent_secret or new_secret

@@ -69,6 +69,7 @@ FRESH = Facts(
     has_agent_data=False,
     server_secret=None,
     agent_secret=None,
+    token_ca="",
     links={"kubectl": None, "crictl": None, "ctr": None},
 )
 
@@ -230,6 +231,16 @@ def test_an_agent_that_serves_is_given_no_token_that_the_cluster_does_not_take(w
 def test_an_agent_that_serves_gets_the_token_that_the_cluster_was_given(right):
     plan = make_plan(desired(token=right, cluster_tokens=RIGHT), after(desired()), NEW)
     assert (File(TOKEN, right + "\n", secret=True), "restart") == (plan.writes[0], plan.unit_action)
+
+
+def test_a_server_takes_no_agent_token_of_another_cluster():
+    want = desired(role="server", token=None, generate_tokens=True, join="")
+    facts = after(want, token_ca=f"K10{'ab' * 32}")
+    with pytest.raises(PifleetError, match="of another cluster"):
+        make_plan(replace(want, agent_token=f"K10{'cd' * 32}::node:agentpassword"), facts, NEW)
+    for new in ("agentpassword", f"K10{'ab' * 32}::node:agentpassword"):
+        plan = make_plan(replace(want, agent_token=new), facts, NEW)
+        assert ([f.content for f in plan.writes], plan.unit_action) == (["agentpassword\n"], "restart")
 
 
 def test_an_agent_that_serves_gets_its_lost_token_again():
