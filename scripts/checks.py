@@ -297,9 +297,10 @@ def suite(what: str) -> list[Check]:
     ]
     if what == "bench":
         return [lab, *bench]
+    coverage = Check("coverage-evidence", _python("scripts/branch_coverage.py", "evidence"))
     packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",))]
     # the lab takes longest: it starts first, and the rest beside it
-    return [lab, *static_checks(), *packaging, *scenarios(), *integration(), *(bench if what == "full" else [])]
+    return [lab, *static_checks(), coverage, *packaging, *scenarios(), *integration(), *(bench if what == "full" else [])]
 
 
 def _interrupted(number: int, _frame: object) -> None:
