@@ -66,6 +66,37 @@ def test_the_volume_goes_when_that_is_asked_for_too(two: StackNode) -> None:
     assert {"keep-a-1", "foreign-a-1", "lonely"} == set(two.inspect())
 
 
+def test_what_a_failed_removal_left_is_removed_by_the_next_run(two: StackNode) -> None:
+    two.sh(f"rm -rf {DESIRED}/old")
+    plugin = "/usr/local/lib/docker/cli-plugins/docker-compose"
+    fails = """\
+        #!/bin/sh
+        case " $* " in
+        *" down "*)
+            docker rm -f old-a-1 >&2
+            echo 'failed to remove network old_default' >&2
+            exit 1 ;;
+        esac
+        exec /usr/libexec/docker/cli-plugins/docker-compose "$@"
+    """
+    two.write({plugin: fails}, at="/")
+    two.sh(f"chmod 755 {plugin}")
+    try:
+        failed = two.reconcile(remove=True).require(failed=True)
+    finally:
+        two.sh(f"rm {plugin}")
+    assert failed.stacks["old"]["status"] == "failed"
+    assert "old_default" in failed.stacks["old"]["last_error"]
+    assert "old-a-1" not in two.inspect()
+    assert "old_default" in two.sh("docker network ls --format '{{.Name}}'").split()
+    assert two.info().stacks["old"]["status"] == "failed"
+    assert two.reconcile(remove=True, check=True).require().changed
+    assert two.reconcile(remove=True).require().stacks["old"]["status"] == "missing"
+    assert "old_default" not in two.sh("docker network ls --format '{{.Name}}'").split()
+    assert "old_data" in two.sh("docker volume ls -q").split()
+    assert not two.reconcile(remove=True).require().changed
+
+
 def test_an_empty_or_unreadable_desired_state_removes_nothing(two: StackNode) -> None:
     before = two.identities()
     two.sh(f"cp -a {DESIRED} /srv/kept")

@@ -76,8 +76,8 @@ def test_one_for_plan_a_does_not_release_plan_b(gated: StackNode) -> None:
 
 
 def test_one_that_was_given_is_void_when_the_plan_changes(gated: StackNode) -> None:
-    first = waiting(gated)
-    crash_before_apply(gated, first)
+    first = crash_before_apply(gated)
+    assert gated.sh(f"ls {STATE}/web.acknowledged")
     change(gated, "2")
     second = waiting(gated)
     assert second != first
@@ -86,13 +86,29 @@ def test_one_that_was_given_is_void_when_the_plan_changes(gated: StackNode) -> N
     assert not gated.reconcile(policy="acknowledge").changed, "the void permission counted again"
 
 
-def crash_before_apply(node: StackNode, digest: str) -> None:
-    """Acknowledge on a node whose engine cannot start what is new, so that the permission stays."""
+def crash_before_apply(node: StackNode) -> str:
+    """Acknowledge on a node whose engine cannot start what is new, so that the permission stays. The plan's digest."""
     node.sh("docker tag pifleet/lab-app:1 kept:1; docker rmi pifleet/lab-app:1 2>/dev/null || true")
     try:
-        acknowledge(node, digest)
+        digest = waiting(node)
+        assert acknowledge(node, digest).failed
+        return digest
     finally:
         node.sh("docker tag kept:1 pifleet/lab-app:1; docker rmi kept:1")
+
+
+def test_it_is_for_the_content_of_the_image(gated: StackNode) -> None:
+    gated.sh("docker tag pifleet/lab-app:2 test/gated:1")
+    gated.stack("web", compose({"a": serves("test/gated:1")}))
+    digest = waiting(gated)
+    gated.sh("docker tag pifleet/lab-app:3 test/gated:1")
+    before = gated.identities()
+    refused = acknowledge(gated, digest)
+    assert refused.failed and waiting(gated) in refused.message
+    assert gated.identities() == before
+    acknowledge(gated, waiting(gated)).require()
+    assert gated.inspect()["web-a-1"]["Image"] == gated.sh("docker image inspect --format '{{.Id}}' pifleet/lab-app:3").strip()
+    gated.sh("docker rmi -f test/gated:1")
 
 
 def test_a_failed_apply_does_not_use_it_up(gated: StackNode) -> None:
