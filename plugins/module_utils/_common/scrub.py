@@ -57,16 +57,20 @@ def scrub_settings(text: str) -> str:
 
     Stricter than ``scrub``, which reads sentences too: any part of a name counts, and the value is masked to the end of its line.
     """
-    lines, in_secret = [], False
+    lines: list[str] = []
+    secret_at: int | None = None  # the indent of the secret that a line may belong to: its list, or its text of several lines
     for line in text.split("\n"):  # a value may hold what splitlines() takes for an end, such as U+0085
+        rest = line.lstrip(" \t")
+        indent, item = len(line) - len(rest), rest.startswith("- ")
         found = _SETTING.match(line)
-        item = re.match(r"\s*-\s+", line)
         named = found is not None and _is_named_secret(found[2])
-        if item and in_secret:
-            line = f"{item[0]}{MASK}"
-        elif found and found[3] and named:
-            line = f"{found[1]}{MASK}"
-        in_secret = in_secret if item else named
+        if rest and secret_at is not None and (indent > secret_at or (item and indent == secret_at)):
+            line = f"{line[:indent]}{'- ' if item else ''}{MASK}"
+        elif found and named:
+            line = f"{found[1]}{MASK}" if found[3] else line
+            secret_at = secret_at if item else indent
+        elif rest and not rest.startswith("#"):
+            secret_at = None
         lines.append(_URL_USER.sub(rf"\1{MASK}\2", line))
     return scrub("\n".join(lines))
 
