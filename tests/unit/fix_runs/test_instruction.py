@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import instruction
@@ -69,3 +71,9 @@ def test_no_text_is_more_than_refused(text: str) -> None:
     except PifleetError:
         return
     assert found.kind in instruction.FORMS
+
+
+def test_the_documentation_has_each_form() -> None:
+    text = (Path(__file__).parents[3] / "docs/fix-runs.md").read_text()
+    for form in (*instruction.FORMS.values(), instruction.SUFFIX):
+        assert f"`{form}`" in text, form

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Façade: plans and records a fix run, and decides on it, in the controller's ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.modules.fix_run import ARGUMENT_SPEC, REQUIRED_IF
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
+    ANALYZE,
+    AWAITING,
+    CANCELLED,
+    REJECTED,
+    SUCCEEDED,
+    FixRun,
+)
+
+if not MISSING:
+    try:
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner, text
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked, Desk
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+    except ImportError as error:
+        LACKING: str | None = str(error)
+    else:
+        LACKING = None
+else:
+    LACKING = None
+
+
+class FixRunAction(LedgerAction):
+    """The base of the actions that work on fix runs."""
+
+    def use_fix_runs(self) -> str:
+        """Find the ledger and the fleet, and return the ledger's place."""
+        place = self.use_ledger()
+        if LACKING:
+            raise PifleetError(
+                f"Fix runs need libraries on the controller: {LACKING}.", "Install them: `make env`, or `pip install pydantic`."
+            )
+        self._fix_runs = FixRuns(self._store)
+        self._desk = Desk(self._root, str(self._variable("stacks_folder") or "stacks"), tuple(self._secrets()))
+        return place
+
+    def _asked(self, params: dict[str, Any]) -> Asked:
+        """What the command line asks for, checked."""
+        wanted = params["instruction"] or ""
+        path = params["patch_file"] or (wanted[len("apply diff ") :].strip() if wanted.lower().startswith("apply diff ") else "")
+        return self._desk.ask(params["service"] or "", wanted, self._desk.read_patch(path) if path else "")
+
+    def _patch_of(self, run: FixRun) -> str:
+        """The diff that a fix run was started with."""
+        if not run.instruction.lower().startswith("apply diff "):
+            return ""
+        found = next((artifact for artifact in run.artifacts if artifact.name == "patch.diff"), None)
+        return self._desk.artifacts().read(found) if found else ""
+
+    def _refuse_host(self, node: str) -> None:
+        if node not in self.task_vars["groups"].get("all", ()):
+            raise PifleetError(f"{node} is no host of this inventory.", "Correct `node` in the profile. Nothing was recorded.")
+        if node not in self.task_vars["ansible_play_hosts_all"]:
+            raise PifleetError(
+                f"{node} is not in --limit.", "Leave --limit out: a fix run keeps to its node by itself. Nothing was recorded."
+            )
+
+    def _result(self, run: FixRun) -> dict[str, Any]:
+        return {"fix_run_id": run.id, "status": run.status, "node": run.node, "lines": text.show(run).splitlines()}
+
+
+class ActionModule(FixRunAction):
+    """See the documented module of the same name."""
+
+    spec = ARGUMENT_SPEC
+    required_if = REQUIRED_IF
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        place = self.use_fix_runs()
+        does = {"plan": self._plan, "create": self._create, "decide": self._decide, "cancel": self._cancel, "finish": self._finish}
+        if self._task.check_mode and params["do"] != "plan":
+            return {"changed": False, "ledger": place}
+        return {"changed": False, "ledger": place, **does[params["do"]](params)}
+
+    def _plan(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what can be refused before anything is recorded; say which node it is about."""
+        if self._variable("stacks_repository"):
+            raise PifleetError("The nodes fetch their stacks from stacks_repository, which a fix run cannot write to.", "Fix it there.")
+        if wanted := params["retry"] or params["fix_run_id"]:
+            run = self._fix_runs.get(wanted)
+            self._refuse_host(run.node)
+            return {"node": run.node, "fix_run_id": run.id, "status": run.status, "lines": text.show(run).splitlines()}
+        asked = self._asked(params)
+        self._refuse_host(asked.profile.node)
+        return {"node": asked.profile.node, "fix_run_id": "", "status": "", "lines": []}
+
+    def _create(self, params: dict[str, Any]) -> dict[str, Any]:
+        if params["retry"] and not params["fresh"]:
+            return {"changed": True, **self._result(self._fix_runs.resume(self._process, params["retry"], params["from_step"] or ""))}
+        parent = self._fix_runs.get(params["retry"]) if params["retry"] else None
+        if parent:
+            params = {**params, "service": parent.service, "instruction": parent.instruction}
+            asked = self._desk.ask(parent.service, parent.instruction, self._patch_of(parent))
+        else:
+            asked = self._asked(params)
+        profile = asked.profile
+        run = self._fix_runs.create(
+            self._process, asked.service, profile.stack, profile.node, asked.case.wanted.text, origin.login(), parent.id if parent else ""
+        )
+        if asked.case.patch:
+            kept = self._desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)
+            run = self._fix_runs.change(run.id, "fix_run.artifact", lambda found, _now: found, [kept])
+        return {"changed": True, **self._result(run)}
+
+    def _decide(self, params: dict[str, Any]) -> dict[str, Any]:
+        signer = attestation.own_signer(self._state / attestation.KEY_FILE)
+        run = self._fix_runs.get(params["fix_run_id"])
+        decision = "rejected" if params["reject"] else "approved"
+        fleet = self._desk.fleet()
+        run = self._fix_runs.decide(self._process, run.id, decision, params["plan_digest"] or "", origin.login(), fleet, signer)
+        if run.status == AWAITING and params["go_on"]:
+            run = self._fix_runs.resume(self._process, run.id)
+        return {"changed": True, **self._result(run)}
+
+    def _cancel(self, params: dict[str, Any]) -> dict[str, Any]:
+        who = origin.login()
+        run = self._fix_runs.change(params["fix_run_id"], "fix_run.cancelled", lambda found, now: runner.cancel(found, who, now))
+        return {"changed": True, **self._result(run)}
+
+    def _finish(self, params: dict[str, Any]) -> dict[str, Any]:
+        run = self._fix_runs.get(params["fix_run_id"])
+        result = self._result(run)
+        if run.status not in (SUCCEEDED, AWAITING, REJECTED, CANCELLED) and not run.reason.startswith("rejected by"):
+            result.update(failed=True, msg=text.outcome(run))
+        return result

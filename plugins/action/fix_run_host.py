@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Façade: does one step of a fix run on its node, and records it before and after."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible_collections.pifleet.ops.plugins.action.fix_run import LACKING, FixRunAction
+from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.modules.fix_run_host import ARGUMENT_SPEC
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
+    ANALYZE,
+    BUILD,
+    IN_PROGRESS,
+    PATCH,
+    RESTART,
+    ROLLBACK,
+    VERIFY,
+    ActionPlan,
+    Artifact,
+    FixRun,
+)
+
+if not (MISSING or LACKING):
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner, text
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._stacks_source import Checkout as Source
+
+
+@dataclass(slots=True)
+class Done:
+    """What a step comes to. *error*: why it failed; *change*: what it does to the fix run besides."""
+
+    message: str = ""
+    error: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: list[Artifact] = field(default_factory=list)
+    plan: ActionPlan | None = None
+    candidate: str = ""
+    lines: list[str] = field(default_factory=list)
+
+
+class ActionModule(FixRunAction):
+    """See the documented module of the same name."""
+
+    _requires_connection = True
+    spec = ARGUMENT_SPEC
+
+    def act(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._params = params
+        self.use_fix_runs()
+        if self._task.check_mode:
+            return self._preview() if params["step"] == ANALYZE else self._told(None)
+        step, run = params["step"], self._fix_runs.get(params["fix_run_id"])
+        if runner.due(run) != step:
+            return self._told(run)
+        run = self._fix_runs.begin(self._process, run.id, step)
+        if run.step(step).state != IN_PROGRESS:
+            return self._told(run)  # it waits for an approval, or that has expired
+        done = self._attempt(step, run)
+        run = self._record(step, run, done)
+        if not run.is_open:
+            self._clear(run)
+        return {**self._told(run), "changed": step not in (ANALYZE, VERIFY), "lines": done.lines}
+
+    # -- one step ---------------------------------------------------------------------------------------------------------------------
+    def _attempt(self, step: str, run: FixRun) -> Done:
+        does = {
+            ANALYZE: self._analyze,
+            PATCH: self._patch,
+            BUILD: self._build,
+            RESTART: self._restart,
+            VERIFY: self._verify,
+            ROLLBACK: self._roll_back,
+        }
+        try:
+            return does[step](run)
+        except PifleetError as error:
+            return Done(error=str(error))
+        except AnsibleConnectionFailure as error:
+            return Done(error=f"unreachable: {' '.join(str(error).split())}")
+        except AnsibleError as error:
+            return Done(error=" ".join(str(error).split()))
+        except Exception as error:  # of this code's own making: still no reason to leave the service half-changed
+            return Done(error=f"unexpected: {type(error).__name__}: {error}")
+
+    def _record(self, step: str, run: FixRun, done: Done) -> FixRun:
+        error, message, detail = self._desk.told(done.error), self._desk.told(done.message), self._desk.cleaned(done.detail)
+
+        def change(found: FixRun, now: str) -> FixRun:
+            if done.plan:
+                found = replace(runner.plan(found, done.plan), candidate=done.candidate)
+            return runner.fail(found, step, error, detail, now) if error else runner.finish(found, step, message, detail, now)
+
+        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts)
+
+    def _told(self, run: FixRun | None) -> dict[str, Any]:
+        if run is None:
+            return {"changed": False, "outcome": "", "message": "", "status": "", "lines": []}
+        step = run.step(self._params["step"])
+        return {"changed": False, "outcome": step.state, "message": step.message, "status": run.status, "lines": []}
+
+    # -- analyze ----------------------------------------------------------------------------------------------------------------------
+    def _preview(self) -> dict[str, Any]:
+        """A check: the node is looked at, and the plan is shown."""
+        asked = self._asked(self._params)
+        profile = asked.profile
+        found = self._module(
+            "look", self._place(profile.stack, profile.service), files=self._desk.files(asked), health={"url": profile.health.url}
+        )
+        planned = self._desk.plan(asked, {**found["seen"], "log": found["log"]})
+        shown = text.plan(planned.plan, self._desk.shown_diff(planned))
+        return {**self._told(None), "changed": True, "lines": shown.splitlines()}
+
+    def _analyze(self, run: FixRun) -> Done:
+        asked = self._desk.ask(run.service, run.instruction, self._patch_of(run))
+        profile = asked.profile
+        found = self._module(
+            "look", self._place(profile.stack, profile.service), files=self._desk.files(asked), health={"url": profile.health.url}
+        )
+        seen = found["seen"]
+        try:
+            planned = self._desk.plan(asked, {**seen, "log": found["log"]})
+        except PifleetError as error:
+            return Done(error=str(error), artifacts=self._desk.keep_analysis(run, seen, found["log"], None))
+        planned_run = replace(run, plan=planned.plan)
+        return Done(
+            message=planned.plan.summary,
+            detail={"well": seen["health"]["ok"], "said": seen["health"]["said"]},
+            artifacts=self._desk.keep_analysis(run, seen, found["log"], planned),
+            plan=planned.plan,
+            candidate=self._desk.candidate(planned_run, planned),
+            lines=text.plan(planned.plan, self._desk.shown_diff(planned)).splitlines(),
+        )
+
+    # -- patch, build, restart, verify ------------------------------------------------------------------------------------------------
+    def _patch(self, run: FixRun) -> Done:
+        plan = _plan(run)
+        self._desk.refuse_other_patch(run)
+        found = self._module(
+            "patch", self._place_of(run), fix_run_id=run.id, files=self._inside(plan), target=self._target(run.candidate, run)
+        )
+        wrong = [c.path for c in plan.files if found["seen"]["files"][self._below(c.path, plan)]["sha256"] != c.after]
+        if wrong:
+            raise PifleetError(f"{', '.join(wrong)} is not as patched on {run.node}.", "Something else writes there.")
+        return Done(message=f"{len(plan.files)} file(s) of {plan.stack}", detail=found["seen"])
+
+    def _build(self, run: FixRun) -> Done:
+        found = self._module("build", self._place_of(run), timeout=float(_plan(run).steps[BUILD]["timeout"]))
+        log = self._desk.keep(run, "build.log", BUILD, found["log"])
+        if found.get("error"):
+            return Done(error=found["error"], artifacts=[log])
+        return Done(message="built", detail=found["seen"], artifacts=[log])
+
+    def _restart(self, run: FixRun) -> Done:
+        plan = _plan(run)
+        found = self._reconcile(plan, run.candidate, self._desk.message(run))
+        log = self._desk.keep(run, "restart.log", RESTART, _json(found))
+        wrong = _not_synced(found, plan.stack)
+        return Done(message="restarted", error=wrong, artifacts=[log])
+
+    def _verify(self, run: FixRun) -> Done:
+        plan = _plan(run)
+        found = self._module("verify", self._place_of(run), health=dict(plan.steps[VERIFY]))
+        log = self._desk.keep(run, "verify.log", VERIFY, found["log"])
+        if found["error"]:
+            return Done(error=found["error"], artifacts=[log])
+        self._desk.checkout.keep(run.candidate)
+        return Done(message=f"well, and committed as {run.candidate[:12]}", detail=found["seen"], artifacts=[log])
+
+    # -- rollback ---------------------------------------------------------------------------------------------------------------------
+    def _roll_back(self, run: FixRun) -> Done:
+        plan, checkout = _plan(run), self._desk.checkout
+        was_well = bool(run.step(ANALYZE).detail.get("well"))
+        log = [f"rollback of {run.id}: {run.reason}"]
+        base = plan.base
+        if checkout.is_kept(run.candidate):
+            base = checkout.revert(run.candidate)
+            log.append(f"reverted {run.candidate} by {base}")
+        before = self._module("restore", self._place_of(run), fix_run_id=run.id, target=self._target(base, run))["seen"]["before"]
+        log.append(f"files of {base}, image {before['image_id'] or '(none)'} as {before['reference']}")
+        log.append(_json(self._reconcile(plan, base, f"Take back: {self._desk.message(run)}")))
+        found = self._module("compare", self._place_of(run), fix_run_id=run.id, files=self._inside(plan))["seen"]
+        wrong = _differences(plan, before, found, self._inside(plan))
+        log += [f"{path}: sha256 {state['sha256'] or state['kind']}" for path, state in found["files"].items()]
+        log += [f"{c['name']}: image {c['image_id']}, {c['state']}" for c in found["containers"]]
+        if not wrong and was_well:
+            seen = self._module("verify", self._place_of(run), health=dict(plan.steps[VERIFY]))
+            log.append(seen["log"])
+            wrong = seen["error"]
+        said = "well again" if was_well else "as it was before: it was not well then either"
+        log.append(wrong or said)
+        kept = self._desk.keep(run, "rollback.log", ROLLBACK, "\n".join(log) + "\n")
+        return Done(message=said, error=wrong, artifacts=[kept], detail={"base": base})
+
+    def _clear(self, run: FixRun) -> None:
+        """Forget on the node and in git what was kept for a rollback. What cannot be forgotten now harms nobody."""
+        self._desk.checkout.forget(run.id)
+        if run.step(PATCH).started_at and run.step(ROLLBACK).state != "failed":
+            try:
+                self._module("release", self._place_of(run), fix_run_id=run.id)
+            except (PifleetError, AnsibleError):
+                return
+
+    # -- the node ---------------------------------------------------------------------------------------------------------------------
+    def _module(self, do: str, place: Mapping[str, Any], **args: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(
+            module_name="pifleet.ops.fix_run_host",
+            module_args={"step": self._params["step"], "do": do, "place": dict(place), **args},
+            task_vars=self.task_vars,
+        )
+        return _answered(result)
+
+    def _reconcile(self, plan: ActionPlan, revision: str, message: str) -> dict[str, Any]:
+        """Let the node's own reconciliation replace the service, and nothing else of the node."""
+        given = self._params["reconcile"]
+        others = [f"{name}/*" for name in plan.steps[RESTART]["others"]]
+        args = {
+            **given,
+            "revision": revision,
+            "commit_message": message,
+            "policy": "apply",
+            "scope": [plan.stack],
+            "remove": False,
+            "ignore": [*given.get("ignore", []), *others],
+            "timeout": float(plan.steps[RESTART]["timeout"]),
+        }
+        result: dict[str, Any] = self._execute_module(module_name="pifleet.ops.stack_reconcile", module_args=args, task_vars=self.task_vars)
+        if "stacks" not in result:
+            _answered(result)
+        return {"msg": result.get("msg", ""), "stacks": [s for s in result.get("stacks", ()) if s["name"] == plan.stack]}
+
+    def _target(self, commit: str, run: FixRun) -> dict[str, Any]:
+        """Send the desired state at *commit* to the node, and say where it is there."""
+        folder = self._folder()
+        with tempfile.TemporaryDirectory(prefix="pifleet-") as temporary:
+            local = Path(temporary, "archive.tar")
+            Source(self._root, folder).archive(commit, local)
+            where = self._connection._shell.tmpdir or self._make_tmp_path()
+            remote = self._transfer_file(str(local), self._connection._shell.join_path(where, f"{commit}.tar"))
+            self._fixup_perms2((where, remote))
+        return {"revision": commit, "commit_message": self._desk.message(run), "folder": folder, "archive": remote}
+
+    def _folder(self) -> str:
+        return str(self._variable("stacks_folder") or "stacks").strip("/")
+
+    def _place_of(self, run: FixRun) -> dict[str, Any]:
+        plan = _plan(run)
+        return self._place(plan.stack, plan.compose_service)
+
+    def _place(self, stack: str, service: str) -> dict[str, Any]:
+        given = self._params["reconcile"]
+        return {"stacks": given["path"], "stack": stack, "service": service, "roles": list(given.get("node_role", []))}
+
+    def _below(self, path: str, plan: ActionPlan) -> str:
+        return path.removeprefix(f"{self._folder()}/{plan.stack}/")
+
+    def _inside(self, plan: ActionPlan) -> list[str]:
+        return [self._below(change.path, plan) for change in plan.files]
+
+
+def _plan(run: FixRun) -> ActionPlan:
+    if run.plan is None:
+        raise PifleetError(f"The fix run {run.id} has no plan.")
+    return run.plan
+
+
+def _answered(result: dict[str, Any]) -> dict[str, Any]:
+    if result.get("unreachable"):
+        raise PifleetError(f"unreachable: {result.get('msg')}")
+    if result.get("failed"):
+        raise PifleetError(" ".join(str(result.get("msg")).split()))
+    return result
+
+
+def _not_synced(found: Mapping[str, Any], stack: str) -> str:
+    """Why a stack is not as desired, empty where it is."""
+    status = next(iter(found["stacks"]), None)
+    if status is None:
+        return str(found["msg"]) or f"the node has no stack {stack}"
+    if status["status"] == "synced":
+        return ""
+    if status["awaiting_acknowledgement"]:
+        return f"the policy of the stack {stack} is acknowledge, which asks for another permission"
+    return str(status["last_error"] or found["msg"] or f"the stack {stack} is {status['status']}")
+
+
+def _differences(plan: ActionPlan, before: Mapping[str, Any], found: Mapping[str, Any], paths: Sequence[str]) -> str:
+    """What is not as it was before the fix run, empty where all of it is."""
+    wrong = [
+        change.path
+        for change, path in zip(plan.files, paths, strict=True)
+        if (found["files"][path]["sha256"] if found["files"][path]["kind"] == "file" else "") != change.before
+    ]
+    if before["image_id"] and found["named"] != before["image_id"]:
+        wrong.append(f"the image {before['reference']}")
+    if before["containers"] and [c["image_id"] for c in found["containers"]] != [before["image_id"]] * len(before["containers"]):
+        wrong.append("what its containers run")
+    return f"not as it was: {', '.join(wrong)}" if wrong else ""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, default=str) + "\n"

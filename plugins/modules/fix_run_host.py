@@ -1,0 +1,257 @@
+#!/usr/bin/python
+# Copyright: Contributors to the pifleet.ops collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A node's side of a fix run; the action plugin of the same name prepares what it is given."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fix_run_host
+short_description: Do a step of a fix run on its node
+version_added: "0.1.0"
+author:
+  - pifleet.ops contributors (@pifleet)
+description:
+  - Does the step O(step) of the fix run O(fix_run_id), and records it in the controller's ledger. A step that is over, or whose turn it is
+    not, does nothing. In check mode V(analyze) shows what would be done, and changes nothing.
+  - The action plugin of this name takes everything from the ledger, records, and asks the module for what is to be done on the node.
+  - A step that fails does not fail the task, so that V(rollback) can follow; M(pifleet.ops.fix_run) with C(do=finish) does.
+options:
+  step:
+    description: The step.
+    type: str
+    required: true
+    choices: [analyze, patch, build, restart, verify, rollback]
+  fix_run_id:
+    description: The fix run. Not needed in check mode.
+    type: str
+  reconcile:
+    description: Options of M(pifleet.ops.stack_reconcile), as the unattended runs of the node have them.
+    type: dict
+    default: {}
+  service:
+    description: Name of the service, in check mode.
+    type: str
+  instruction:
+    description: The instruction, in check mode.
+    type: str
+  patch_file:
+    description: File of the controller with a diff, in check mode.
+    type: path
+  do:
+    description: What the action asks the module for. Set by the action.
+    type: str
+    choices: [look, patch, build, verify, restore, compare, release]
+  place:
+    description: Where the service is on the node. Set by the action.
+    type: dict
+    default: {}
+  files:
+    description: Paths below the folder of the stack. Set by the action.
+    type: list
+    elements: str
+    default: []
+  target:
+    description: The revision to bring, with C(revision), C(commit_message), C(folder) and C(archive). Set by the action.
+    type: dict
+    default: {}
+  health:
+    description: How the service is verified. Set by the action.
+    type: dict
+    default: {}
+  timeout:
+    description: Seconds for a build. Set by the action.
+    type: float
+    default: 900
+attributes:
+  check_mode:
+    description: Shows the plan with its diff, and changes nothing.
+    support: full
+  diff_mode:
+    description: The patch is shown as a part of the plan.
+    support: none
+seealso:
+  - module: pifleet.ops.fix_run
+  - module: pifleet.ops.stack_reconcile
+"""
+
+EXAMPLES = r"""
+- name: Build the image of the service
+  pifleet.ops.fix_run_host:
+    step: build
+    fix_run_id: fix-000007-web
+"""
+
+RETURN = r"""
+outcome:
+  description: State of the step now. Empty where its turn it was not.
+  type: str
+  returned: by the action
+message:
+  description: How the step ended, free of secrets.
+  type: str
+  returned: by the action
+status:
+  description: Status of the fix run.
+  type: str
+  returned: by the action
+lines:
+  description: The plan, for a person.
+  type: list
+  elements: str
+  returned: by the action, with O(step=analyze)
+seen:
+  description: What was found on the node.
+  type: dict
+  returned: by the module
+log:
+  description: What was said, free of what looks like a secret.
+  type: str
+  returned: by the module
+error:
+  description: Why it failed.
+  type: str
+  returned: by the module
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
+from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, service, verify
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import prepare, refresh
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+
+ARGUMENT_SPEC = {
+    "step": {"type": "str", "required": True, "choices": ["analyze", "patch", "build", "restart", "verify", "rollback"]},
+    "fix_run_id": {"type": "str"},
+    "reconcile": {"type": "dict", "default": {}},
+    "service": {"type": "str"},
+    "instruction": {"type": "str"},
+    "patch_file": {"type": "path"},
+    "do": {"type": "str", "choices": ["look", "patch", "build", "verify", "restore", "compare", "release"]},
+    "place": {"type": "dict", "default": {}},
+    "files": {"type": "list", "elements": "str", "default": []},
+    "target": {"type": "dict", "default": {}},
+    "health": {"type": "dict", "default": {}},
+    "timeout": {"type": "float", "default": 900},
+}
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        place = module.params["place"]
+        at = service.Place(place["stacks"], place["stack"], place["service"], tuple(place["roles"]))
+        does = {
+            "look": look,
+            "patch": patch,
+            "build": build,
+            "verify": verified,
+            "restore": restore,
+            "compare": compare,
+            "release": release,
+        }
+        module.exit_json(**does[module.params["do"]](module.params, service.Service(at)))
+    except PifleetError as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'The node'} cannot be used: {error.strerror or error}. Make room, and retry.")
+
+
+def look(params, of):
+    """Return what there is to be known of the service. Changes nothing."""
+    of.refuse_without_docker()
+    states = service.file_states(of.place.folder, params["files"])
+    service.refuse_unsafe(states)
+    table = of.defined()
+    containers = of.containers()
+    ok, said = verify.look(params["health"].get("url", ""), containers)
+    status = refresh.status(RefreshPlaces.below())
+    seen = {
+        "revision": status.revision,
+        "files": states,
+        "image": {"reference": table["image"], "id": of.image_id(table["image"])},
+        "built": bool(table.get("build")),
+        "others": table["others"],
+        "containers": containers,
+        "health": {"ok": ok, "said": said},
+        "memory": str(next((c["memory"] for c in containers if c["memory"]), "")),
+    }
+    return {"changed": False, "seen": seen, "log": scrub("".join(of.log(c["id"]) for c in containers), of.secrets(table))}
+
+
+def patch(params, of):
+    """Keep what is there, and bring the revision with the patch."""
+    of.refuse_without_docker()
+    before = hold.Hold(params["fix_run_id"], of).take()
+    service.refuse_unsafe(service.file_states(of.place.folder, params["files"]))
+    bring(params["target"])
+    return {"changed": True, "seen": {"before": public(before), "files": service.file_states(of.place.folder, params["files"])}}
+
+
+def bring(target):
+    """Make the node's desired state the revision *target*."""
+    source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], target["archive"])
+    refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
+
+
+def build(params, of):
+    """Build or pull the image."""
+    table = of.defined()
+    secrets = of.secrets(table)
+    try:
+        said = of.build(table, params["timeout"])
+    except service.StepError as error:
+        return {"changed": True, "error": scrub(str(error), secrets), "log": scrub(error.log, secrets)}
+    return {"changed": True, "log": scrub(said, secrets), "seen": {"image": of.image_id(table["image"])}}
+
+
+def verified(params, of):
+    """Look until the service is well for long enough, or the time is over."""
+    given = params["health"]
+    health = verify.Health(given["url"], float(given["interval"]), float(given["timeout"]), int(given["samples"]), tuple(given["checks"]))
+    ok, why, lines = verify.verify(of, health)
+    return {
+        "changed": False,
+        "error": "" if ok else why,
+        "log": scrub("\n".join([*lines, why, ""]), of.secrets(of.defined())),
+        "seen": {"containers": of.containers()},
+    }
+
+
+def restore(params, of):
+    """Bring the revision of before, the image's name, and the record of the stack."""
+    kept = hold.Hold(params["fix_run_id"], of)
+    bring(params["target"])
+    return {"changed": True, "seen": {"before": public(kept.restore())}}
+
+
+def compare(params, of):
+    """Return what there is now, beside what was kept."""
+    before = hold.Hold(params["fix_run_id"], of).known() or {}
+    reference = before.get("reference", "")
+    seen = {
+        "before": public(before),
+        "files": service.file_states(of.place.folder, params["files"]),
+        "named": of.image_id(reference) if reference else "",
+        "containers": of.containers(),
+    }
+    return {"changed": False, "seen": seen}
+
+
+def release(params, of):
+    """Forget what was kept."""
+    hold.Hold(params["fix_run_id"], of).release()
+    return {"changed": True}
+
+
+def public(before):
+    """What was kept, without the record."""
+    return {key: value for key, value in before.items() if key != "record"}
+
+
+if __name__ == "__main__":
+    main()

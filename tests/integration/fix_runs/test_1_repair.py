@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A service that fails for a missing dependency is repaired: that service alone, on record, and it stays repaired."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from tests.integration.fix_runs.conftest import NODE, OTHER, Shop
+
+
+def test_by_an_instruction(broken: Shop) -> None:
+    others, head = broken.others(), broken.head()
+    assert "No module named 'greeting'" in broken.sh("docker logs shop-web-1 2>&1")
+    everything = broken.everything()
+
+    predicted = broken.fix("add greeting 1.0", "--check")
+    assert "+greeting==1.0" in predicted.output
+    assert broken.everything() == everything
+    assert broken.fix_runs.listed() == ([], 0)
+
+    done = broken.fix("add greeting 1.0")
+    assert broken.says() == "1.0 good"
+    assert broken.others() == others
+    assert {host for host, _task in done.changed} <= {NODE, OTHER}
+    assert not [host for host, task in done.changed if host == OTHER and "Record the fix run" not in task and "Decide" not in task]
+
+    run = broken.last()
+    assert (run.status, broken.states()) == ("succeeded", "succeeded " * 5 + "skipped")
+    assert all(step.started_at <= step.ended_at and step.message for step in run.steps[:5])
+    assert run.requester
+    # each artifact is what the ledger has the hash of
+    kept = {artifact.name: artifact for artifact in run.artifacts}
+    assert set(kept) == {"analyze.json", "plan.json", "patch.diff", "build.log", "restart.log", "verify.log"}
+    for artifact in run.artifacts:
+        content = (broken.repository.root / artifact.path).read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (artifact.checksum, artifact.size_bytes)
+    assert "+greeting==1.0" in broken.artifact("patch.diff")
+    assert "Successfully installed greeting==1.0" in broken.artifact("build.log")
+    assert json.loads(broken.artifact("plan.json"))["digest"] == run.plan_digest
+    # it is committed, with a message that says whence
+    assert broken.repository.git("rev-parse", "HEAD^") == head
+    assert broken.repository.git("log", "-1", "--format=%B").endswith(f"Fix-Run: {run.id}")
+    assert (broken.repository.root / "stacks/shop/web/requirements.txt").read_text() == "greeting==1.0\n"
+    assert broken.repository.git("status", "--porcelain") == ""
+    assert broken.repository.git("for-each-ref", "refs/pifleet") == ""
+    assert broken.sh("ls /var/lib/pifleet/fix-runs; docker images -q 'pifleet-fix/*'") == ""
+
+    # the next reconcile keeps it
+    container = broken.web()["Id"]
+    assert not [task for host, task in broken.deploy().changed if host == NODE]
+    assert broken.web()["Id"] == container
+    # a second fix run has nothing to do, and says so
+    assert "has greeting already" in broken.told(broken.fix("add greeting 1.0", rc=2))
+    assert broken.fix_runs.listed()[1] == 1
+    # no secret that the service prints is kept anywhere
+    found = [
+        path for path in broken.repository.root.rglob("*") if path.is_file() and ".git" not in path.parts and "stacks" not in path.parts
+    ]
+    assert not [path for path in found if b"hunter2-planted" in path.read_bytes()]
+    assert "DB_PASSWORD" in broken.artifact("analyze.json") + broken.sh("docker logs shop-web-1")
+
+
+def test_by_itself_from_the_log(well: Shop) -> None:
+    # somebody took the line out
+    well.change("web/requirements.txt", "# nothing\n")
+    well.deploy(rc=2)
+    others = well.others()
+    well.fix("auto")
+    assert (well.last().status, well.says()) == ("succeeded", "1.0 good")
+    assert well.others() == others
+    assert json.loads(well.artifact("analyze.json"))["evidence"]["failure"] == "missing Python module"
+
+
+def test_by_itself_where_nothing_is_known(broken: Shop) -> None:
+    before = broken.everything()
+    told = broken.told(broken.fix("auto", rc=2))
+    assert "which version of greeting is wanted is not known" in told
+    assert (broken.last().status, broken.everything()) == ("failed", before)
+
+
+def test_a_variable_and_a_check(well: Shop) -> None:
+    others = well.others()
+    well.fix("set env MODE=better; $(id) and check module")
+    assert well.says() == "1.0 better; $(id)"
+    assert well.others() == others
+    assert "# or bad" in (well.repository.root / "stacks/shop/compose.yaml").read_text()
+
+
+def test_list_and_detail(broken: Shop) -> None:
+    broken.fix("add greeting 1.0")
+    shown = broken.play("fix_runs").output
+    assert "fix-000001-web" in shown
+    whole = broken.play("fix_runs", id="fix-000001-web", artifacts=True, output="json").output
+    assert "Successfully installed" in whole
+    assert "no fix run x" in broken.told(broken.play("fix_runs", id="x", rc=2))
+    (broken.repository.root / "var/artifacts/fix-000001-web/build.log").write_text("forged\n")
+    assert "was changed" in broken.told(broken.play("fix_runs", id="fix-000001-web", artifacts=True, rc=2))

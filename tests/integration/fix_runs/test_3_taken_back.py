@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A repair that does not verify is taken back exactly; one that was cut off is gone on with, and no finished step is done again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.integration.fix_runs.conftest import PROFILE, Shop
+
+
+def test_not_well_afterwards(well: Shop) -> None:
+    files, image, others, head = well.files(), well.web()["Image"], well.others(), well.head()
+    everything = well.sh("docker images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | grep -v none | sort")
+    well.fix("bump greeting to 2.0", rc=2)
+    run = well.last()
+    assert (run.status, well.states()) == ("rolled_back", "succeeded succeeded succeeded succeeded failed succeeded")
+    assert "503" in run.reason
+    assert (well.files(), well.web()["Image"], well.others(), well.says()) == (files, image, others, "1.0 good")
+    assert well.sh("docker images --no-trunc --format '{{.Repository}}:{{.Tag}} {{.ID}}' | grep -v none | sort") == everything
+    assert image in well.artifact("rollback.log")
+    # never committed, nothing left, and nothing for the next run to do
+    assert (well.head(), well.repository.git("status", "--porcelain")) == (head, "")
+    assert well.sh("ls /var/lib/pifleet/fix-runs") == ""
+    container = well.web()["Id"]
+    well.deploy()
+    assert well.web()["Id"] == container
+    # tried again with what fits
+    well.fix("bump greeting to 1.1")
+    assert well.says() == "1.1 good"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "step"),
+    [("bump greeting to 9.9", "build"), ("set env MODE=good and check wrong", "verify")],
+)
+def test_every_other_failure(well: Shop, instruction: str, step: str) -> None:
+    well.change("compose.yaml", (well.repository.root / "stacks/shop/compose.yaml").read_text().replace("good  #", "fine  #"))
+    well.deploy()
+    files, image = well.files(), well.web()["Image"]
+    well.fix(instruction, rc=2)
+    run = well.last()
+    assert (run.status, run.step(step).state) == ("rolled_back", "failed")
+    assert (well.files(), well.web()["Image"], well.says()) == (files, image, "1.0 fine")
+    if step == "build":
+        assert "No matching distribution found for greeting==9.9" in well.artifact("build.log")
+
+
+@pytest.mark.parametrize("step", ["analyze", "patch", "build", "restart", "verify"])
+def test_killed_in_a_step(well: Shop, step: str) -> None:
+    well.profile(health={**PROFILE["health"], "samples": 8})
+    well.repository.commit()
+    others = well.others()
+    process = well.start("fix", service="web", instruction="bump greeting to 1.1")
+    deadline = time.monotonic() + 120
+    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step(step).state != "in_progress":
+        assert time.monotonic() < deadline
+        assert process.process.poll() is None, process.log.read_text()
+        time.sleep(0.01)
+    process.kill()
+    # nothing stays running, for whoever looks
+    left = well.last()
+    assert (left.status, left.interrupted) == ("failed", True)
+    finished = {s.name: (s.started_at, s.ended_at) for s in left.steps if s.state == "succeeded"}
+    well.play("fix", retry=left.id)
+    run = well.last()
+    assert (run.id, run.status, well.says()) == (left.id, "succeeded", "1.1 good")
+    assert {name: (run.step(name).started_at, run.step(name).ended_at) for name in finished} == finished
+    assert well.others() == others
+    assert "nothing to retry" in well.told(well.play("fix", rc=2, retry=left.id))
+
+
+def test_killed_in_the_rollback(well: Shop) -> None:
+    files, image, others = well.files(), well.web()["Image"], well.others()
+    process = well.start("fix", service="web", instruction="bump greeting to 2.0")
+    deadline = time.monotonic() + 180
+    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("rollback").state != "in_progress":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    well.play("fix", rc=2, retry=well.last().id)
+    assert well.last().status == "rolled_back"
+    assert (well.files(), well.web()["Image"], well.others()) == (files, image, others)
+
+
+def test_a_new_one_from_an_old_one(well: Shop) -> None:
+    (well.repository.root / "fix.diff").write_text(
+        "--- a/stacks/shop/web/requirements.txt\n+++ b/stacks/shop/web/requirements.txt\n@@ -1 +1 @@\n-greeting==1.0\n+greeting==2.0\n"
+    )
+    well.fix("apply diff fix.diff", rc=2)
+    old = well.last()
+    (well.repository.root / "fix.diff").unlink()
+    well.play("fix", rc=2, retry=old.id, fresh=True)
+    new = well.last()
+    assert (new.parent_id, new.status, new.plan_digest) == (old.id, "rolled_back", old.plan_digest)
