@@ -30,8 +30,11 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 )
 
 if not (MISSING or LACKING):
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner, text
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
     from ansible_collections.pifleet.ops.plugins.plugin_utils._stacks_source import Checkout as Source
+
+#: https://github.com/statsd/statsd/blob/master/exampleConfig.js
+_STATSD_PORT = 8125
 
 
 @dataclass(slots=True)
@@ -66,8 +69,11 @@ class ActionModule(FixRunAction):
             return self._told(run)  # it waits for an approval, or that has expired
         done = self._attempt(step, run)
         run = self._record(step, run, done)
+        lines = metrics.of_step(run, step)
         if not run.is_open:
             self._clear(run)
+            lines += metrics.of_run(run)
+        metrics.send(lines, str(self._variable("fix_runs_statsd_host") or ""), int(self._variable("fix_runs_statsd_port") or _STATSD_PORT))
         return {**self._told(run), "changed": step not in (ANALYZE, VERIFY), "lines": done.lines}
 
     # -- one step ---------------------------------------------------------------------------------------------------------------------
