@@ -186,7 +186,8 @@ class Shop:
 
     def everything(self) -> str:
         """All that a fix run may touch on the node. For "before equals after"."""
-        form = "{{.Id}} {{.Name}} {{.State.StartedAt}} {{json .Config.Labels}}"
+        # a container that fails is started again and again by Docker
+        form = "{{.Id}} {{.Name}} {{if not .RestartCount}}{{.State.StartedAt}}{{end}} {{json .Config.Labels}}"
         return self.sh(
             f"docker ps -aq --no-trunc | sort | xargs -r docker inspect -f '{form}'; docker images -aq --no-trunc | sort; "
             "find /var/lib/pifleet -xdev -type f | sort | xargs sha256sum"
@@ -195,7 +196,7 @@ class Shop:
 
 def python_image(fleet: Fleet) -> None:
     """Make an image of the node's own Python: nothing is fetched."""
-    places = "usr/bin/python3* usr/lib/python3* usr/lib/x86_64-linux-gnu/lib*.so* usr/lib64 lib64 lib bin tmp"
+    places = "usr/bin/python3* usr/lib/python3* usr/lib/x86_64-linux-gnu/l*.so* usr/lib64 lib64 lib bin tmp"
     fleet.sh(
         NODE,
         f"docker image inspect {BASE} >/dev/null 2>&1 || tar -C / -c --ignore-failed-read {places} 2>/dev/null | docker import - {BASE}",

@@ -43,7 +43,7 @@ def test_by_an_instruction(broken: Shop) -> None:
     assert broken.repository.git("log", "-1", "--format=%B").endswith(f"Fix-Run: {run.id}")
     assert (broken.repository.root / "stacks/shop/web/requirements.txt").read_text() == "greeting==1.0\n"
     assert broken.repository.git("status", "--porcelain") == ""
-    assert broken.repository.git("for-each-ref", "refs/pifleet") == ""
+    assert broken.repository.git("for-each-ref", "refs/pifleet/fix-runs") == ""
     assert broken.sh("ls /var/lib/pifleet/fix-runs; docker images -q 'pifleet-fix/*'") == ""
 
     # the next reconcile keeps it
