@@ -198,7 +198,8 @@ class ActionModule(FixRunAction):
         log += [f"{path}: sha256 {state['sha256'] or state['kind']}" for path, state in found["files"].items()]
         log += [f"{c['name']}: image {c['image_id']}, {c['state']}" for c in found["containers"]]
         if not wrong and was_well:
-            seen = self._module("verify", self._place_of(run), health=dict(plan.steps[VERIFY]))
+            health = {**plan.steps[VERIFY], "checks": plan.steps[ROLLBACK]["checks"]}
+            seen = self._module("verify", self._place_of(run), health=health)
             log.append(seen["log"])
             wrong = seen["error"]
         said = "well again" if was_well else "as it was before: it was not well then either"

@@ -66,7 +66,8 @@ def plan(service: str, base: str, profile_sha256: str, case: Case, proposal: Pro
                 "samples": health.samples,
                 "checks": _checks(case),
             },
-            ROLLBACK: {"base": base, "files": [edit.path for edit in edits]},
+            # what the instruction asks for besides need not have held before
+            ROLLBACK: {"base": base, "files": [edit.path for edit in edits], "checks": _filled_in(profile, _of_profile(profile))},
         },
     )
 
@@ -78,7 +79,7 @@ def sha256(text: str) -> str:
 def _checks(case: Case) -> list[dict[str, object]]:
     """The commands that verify the service, each filled in: those of the profile, and the one of the instruction."""
     profile, wanted = case.profile, case.wanted
-    named: Sequence[tuple[str, dict[str, str]]] = [(name, {}) for name in profile.health.checks]
+    named = _of_profile(profile)
     if wanted.check:
         if wanted.check not in profile.commands:
             raise PifleetError(
@@ -86,8 +87,15 @@ def _checks(case: Case) -> list[dict[str, object]]:
                 "Nothing was recorded.",
             )
         named = [*named, (wanted.check, dict(wanted.parameters))]
-    return [{"name": name, "argv": _filled(profile, name, given), "timeout": profile.commands[name].timeout} for name, given in named]
+    return _filled_in(profile, named)
 
 
-def _filled(profile: Profile, name: str, given: dict[str, str]) -> list[str]:
-    return profile.commands[name].filled(name, given)
+def _of_profile(profile: Profile) -> list[tuple[str, dict[str, str]]]:
+    return [(name, {}) for name in profile.health.checks]
+
+
+def _filled_in(profile: Profile, named: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, object]]:
+    return [
+        {"name": name, "argv": profile.commands[name].filled(name, given), "timeout": profile.commands[name].timeout}
+        for name, given in named
+    ]

@@ -187,7 +187,7 @@ class Shop:
     def everything(self) -> str:
         """All that a fix run may touch on the node. For "before equals after"."""
         # a container that fails is started again and again by Docker
-        form = "{{.Id}} {{.Name}} {{if not .RestartCount}}{{.State.StartedAt}}{{end}} {{json .Config.Labels}}"
+        form = '{{.Id}} {{.Name}} {{if eq (printf "%v" .RestartCount) "0"}}{{.State.StartedAt}}{{end}} {{json .Config.Labels}}'
         return self.sh(
             f"docker ps -aq --no-trunc | sort | xargs -r docker inspect -f '{form}'; docker images -aq --no-trunc | sort; "
             "find /var/lib/pifleet -xdev -type f | sort | xargs sha256sum"

@@ -66,6 +66,12 @@ def test_the_same_is_planned_for_the_same(fleet: Fleet) -> None:
     assert REQUIREMENTS not in str(planned.plan.as_table()), "files may hold secrets, and the plan is kept"
 
 
+def test_what_the_instruction_asks_for_besides_is_not_asked_of_what_was_there_before(fleet: Fleet) -> None:
+    steps = fleet.plan("bump requests to 2.32.4 and check migrated table=orders").plan.steps
+    assert [check["name"] for check in steps["verify"]["checks"]] == ["ping", "migrated"]
+    assert steps["rollback"]["checks"] == steps["verify"]["checks"][:1]
+
+
 def test_a_candidate_is_on_no_branch_before_it_is_kept(fleet: Fleet) -> None:
     run = fleet.candidate(fleet.plan())
     assert fleet.repository.git("rev-parse", "HEAD") == fleet.head
