@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from typing import Any
 
@@ -65,20 +66,13 @@ def test_a_node_that_has_something_else(well: Shop) -> None:
 
 # -- approvals ------------------------------------------------------------------------------------------------------------
 def as_somebody_else(shop: Shop, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """approve.yml, started by another user who may read what root may."""
+    """approve.yml, in the login session of another user, who became root."""
     words = [f"-e{name}={value}" for name, value in {"fleet_root": shop.repository.root, **variables}.items()]
-    able = "+dac_override,+dac_read_search,+fowner,+chown"
-    user = ["setpriv", "--reuid=nobody", f"--inh-caps={able}", f"--ambient-caps={able}"]
+    login = ["sh", "-c", 'echo "$0" >/proc/self/loginuid && exec "$@"', str(pwd.getpwnam("nobody").pw_uid)]
     return subprocess.run(
-        [*user, BIN / "ansible-playbook", "playbooks/approve.yml", "-i", shop.fleet.inventory, *words],
+        [*login, BIN / "ansible-playbook", "playbooks/approve.yml", "-i", shop.fleet.inventory, *words],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "HOME": str(shop.repository.root / ".pifleet"),
-            "ANSIBLE_CALLBACKS_ENABLED": "pifleet.ops.evidence",
-            "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_HOME": str(shop.repository.root / ".pifleet/ansible"),
-        },
+        env={**os.environ, "ANSIBLE_CALLBACKS_ENABLED": "pifleet.ops.evidence", "ANSIBLE_NOCOLOR": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -95,7 +89,7 @@ def test_an_approval(well: Shop) -> None:
     assert (run.status, well.says()) == ("awaiting_approval", "1.0 good")
     assert well.everything() == before
     # one at a time
-    assert "is awaiting_approval" in well.told(well.fix("bump greeting to 1.0", rc=2))
+    assert "is awaiting_approval" in well.told(well.fix("bump greeting to 2.0", rc=2))
     # not by the one who asked, not of another plan, not by a name that is typed
     decided = {"run_id": run.id, "plan_digest": run.plan_digest}
     assert "cannot approve it" in well.told(well.play("approve", rc=2, **decided, approver="bob", requester="carol"))
