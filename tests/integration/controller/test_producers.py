@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils import preflight
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import gate, sync
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.service import Service
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FORWARD
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.statements import Statements
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import config, planner
@@ -19,11 +20,13 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import confi
 from tests.integration.controller.test_rebuild_record import play, whole
 from tests.integration.sync.conftest import SyncFleet, hub, new_fleet  # noqa: F401
 from tests.support.controller import ROOT
+from tests.support.fix_runs import World as FixRunWorld
 from tests.support.hub import HubProcess
 from tests.support.sync import append
 from tests.support.tampering import audit
 from tests.unit.evidence.test_producers import producers as writing
-from tests.unit.releases.conftest import GROUPS, YAML, World
+from tests.unit.releases.conftest import GROUPS, YAML
+from tests.unit.releases.conftest import World as ReleaseWorld
 from tests.unit.sync.test_producers import producers as queueing
 
 STACK = {"name": "web", "status": "synced", "changed": True, "revision": "a" * 40, "drift": [], "actions": []}
@@ -38,9 +41,23 @@ def rebuilds(fleet: SyncFleet) -> None:
 
 def releases(fleet: SyncFleet) -> None:
     """A release goes through all its phases in a run that is closed and queued as every other."""
-    world = World(Path(fleet.store.name))
+    world = ReleaseWorld(Path(fleet.store.name))
     plan = planner.deploy("prod", config.parse(YAML).environment("prod"), "1.0.0", "c" * 40, TREES, GROUPS, {"web": {}, "job": {}}, {})
     assert world.completed(plan).status == "completed"
+    close(fleet, world)
+
+
+def fix_runs(fleet: SyncFleet) -> None:
+    """A fix run goes through all its steps, in such a run too."""
+    world = FixRunWorld(Path(fleet.store.name))
+    run = world.analysed()
+    for name in FORWARD[1:]:
+        world.step(run, name)
+    assert world.fix_runs.get(run.id).status == "succeeded"
+    close(fleet, world)
+
+
+def close(fleet: SyncFleet, world: ReleaseWorld | FixRunWorld) -> None:
     run_id, status = world.runs.close(world.mine, {"pi-1": "ok"})
     assert status == "succeeded"
     Statements(fleet.store, fleet.folder / ".pifleet").sign(run_id)
@@ -82,6 +99,7 @@ PRODUCERS: dict[str, tuple[Callable[[SyncFleet], None], ...]] = {
     "plugins/action/run_record.py": (stacks,),
     "plugins/action/rebuild_record.py": (rebuilds,),
     "plugins/action/release.py": (releases,),
+    "plugins/action/fix_run.py": (fix_runs,),
     "plugins/callback/evidence.py": (callback,),
     "plugins/action/evidence_sync.py": (sync_now,),
     "plugins/plugin_utils/_evidence/service.py": (service,),
