@@ -30,6 +30,12 @@ RESERVED = {
     "node-taint": "k3s_node_taints",
 }
 
+#: The same as variables of k3s's environment (https://docs.k3s.io/reference/env-variables), which k3s reads like its configuration.
+RESERVED_VARIABLES = {f"K3S_{key.upper().replace('-', '_')}": setting for key, setting in RESERVED.items() if key != "server"} | {
+    "K3S_URL": RESERVED["server"],
+    "K3S_CONFIG_FILE": "k3s_server_config and k3s_agent_config",
+}
+
 #: what to do about a name that ``not_variables`` returns
 VARIABLE_HINT = "A name has letters, digits and _; a value has one line."
 
@@ -161,8 +167,10 @@ def join_text(*, server_url: str, cluster_init: bool, labels: Mapping[str, str],
 def environment_text(environment: Mapping[str, str], http_proxy: str, https_proxy: str, no_proxy: Sequence[str]) -> str:
     """Return the unit's EnvironmentFile: one ``KEY="value"`` a line, quoted as systemd.exec(5) reads it.
 
-    Raises PifleetError for a name or value that systemd would not read.
+    Raises PifleetError for a name or value that systemd would not read, and for a variable that the collection sets itself.
     """
+    if clash := sorted(set(environment) & set(RESERVED_VARIABLES)):
+        raise PifleetError(f"k3s_extra_env: {clash[0]} is set by the collection.", f"Use {RESERVED_VARIABLES[clash[0]]} instead.")
     values = dict(environment)
     if http_proxy or https_proxy:
         values = {

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.config import RESERVED, VARIABLE_HINT, not_variables
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.config import RESERVED, RESERVED_VARIABLES, VARIABLE_HINT, not_variables
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import git
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fleet_validate.fleet import Fleet, Host, Problem, Rule, parse_address
 from ansible_collections.pifleet.ops.plugins.plugin_utils._k3s_release.names import VERSION
@@ -235,15 +235,20 @@ def _overlaps(network: Network, other: str) -> bool:
 
 
 def own_settings(fleet: Fleet) -> Iterator[Problem]:
-    """Keys of k3s's configuration that the collection sets itself. Values are never told: they may be tokens."""
-    for members, variable in ((fleet.control_plane, "k3s_server_config"), (fleet.workers, "k3s_agent_config")):
+    """Keys of k3s's configuration and environment that the collection sets itself. Values are never told: they may be tokens."""
+    everybody = (*fleet.control_plane, *fleet.workers)
+    for members, variable, reserved in (
+        (fleet.control_plane, "k3s_server_config", RESERVED),
+        (fleet.workers, "k3s_agent_config", RESERVED),
+        (everybody, "k3s_extra_env", RESERVED_VARIABLES),
+    ):
         found: dict[str, list[str]] = {}
         for host in (fleet.by_name[name] for name in members):
             given = host.vars.get(variable)
-            for key in sorted(set(given) & set(RESERVED)) if isinstance(given, dict) else ():
+            for key in sorted(set(given) & set(reserved)) if isinstance(given, dict) else ():
                 found.setdefault(key, []).append(host.name)
         for key, hosts in found.items():
-            yield Problem(tuple(hosts), fleet.place(hosts, variable, key), "is set by the collection", f"Use {RESERVED[key]} instead.")
+            yield Problem(tuple(hosts), fleet.place(hosts, variable, key), "is set by the collection", f"Use {reserved[key]} instead.")
 
 
 def environments(fleet: Fleet) -> Iterator[Problem]:

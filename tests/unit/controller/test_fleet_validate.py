@@ -151,6 +151,10 @@ BAD = [
         fleet({"a": {}}, {"b": {"k3s_agent_config": {"data-dir": "/x"}}}),
         ["[b] k3s_agent_config: data-dir: is set by the collection", "Use k3s_data_dir instead."],
     ),
+    (
+        fleet({"a": {}}, {"b": {}}, k3s_extra_env={"K3S_DATASTORE_ENDPOINT": "secret", "K3S_DEBUG": "true"}),
+        ["[a,b] k3s_extra_env: K3S_DATASTORE_ENDPOINT: is set by the collection", "Use k3s_datastore_endpoint instead."],
+    ),
     (fleet({"a": {"k3s_extra_env": {"A-B": "secret"}}}), ["[a] k3s_extra_env: has A-B, which", "letters, digits and _"]),
     (fleet({"a": {"k3s_extra_env": {"A": "x\ny"}}}), ["[a] k3s_extra_env: has A, which", "a value has one line"]),
     (fleet({"a": {}}, k3s_artifact_dir="/nonexistent"), ["[a] k3s_artifact_dir: is /nonexistent, which is no folder"]),

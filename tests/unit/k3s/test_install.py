@@ -334,6 +334,12 @@ def test_environment_is_quoted_and_the_fleet_is_never_proxied():
     assert ".svc,.cluster.local,example.org" in text
 
 
+@pytest.mark.parametrize("name", ["K3S_TOKEN", "K3S_URL", "K3S_DATASTORE_ENDPOINT", "K3S_CONFIG_FILE"])
+def test_variables_of_the_collection_are_refused_in_the_environment(name):
+    with pytest.raises(PifleetError, match=f"k3s_extra_env: {name} is set by the collection"):
+        config.environment_text({name: "x"}, "", "", [])
+
+
 @pytest.mark.parametrize("bad", [{"A B": "x"}, {"A": "two\nlines"}, {"": "x"}])
 def test_bad_environment_is_refused(bad):
     with pytest.raises(PifleetError, match="k3s_extra_env"):
