@@ -28,6 +28,7 @@ NOTHING: Mapping[str, Mapping[str, Any]] = {
     "noted": {"rebuild_id": None, "step": None},
     "finished": {
         "rebuild_id": None,
+        "started_at": None,
         "seconds": None,
         "total_seconds": None,
         "steps": [],
@@ -109,6 +110,7 @@ class ActionModule(LedgerAction):
         ]
         result = {
             "rebuild_id": record.rebuild_id,
+            "started_at": record.started_at,
             "seconds": record.seconds,
             "total_seconds": record.total_seconds,
             "steps": steps,

@@ -144,6 +144,10 @@ seconds:
   description: How long this attempt took, from the beginning of the run.
   type: float
   returned: O(state=finished)
+started_at:
+  description: When the first attempt began, in UTC.
+  type: str
+  returned: O(state=finished)
 total_seconds:
   description: How long it took from the beginning of the first attempt.
   type: float

@@ -229,6 +229,19 @@ def test_budget_counts_from_the_first_attempt(controller: Controller) -> None:
     assert "since the first of 2 attempts" in ended["over_budget"]
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_budget_is_for_the_stacks_too(controller: Controller, over: bool) -> None:
+    """The rebuild alone kept to it; what the run did after it took years."""
+    finished = {**record("finished", budget_minutes=60), "register": "finished"}
+    began = {"started_at": "2020-01-01T00:00:00.000000Z"} if over else {}
+    kept = {"ansible.builtin.set_fact": {"__rebuild_finished": "{{ finished | combine(began) }}"}, "vars": {"began": began}}
+    compared = {"ansible.builtin.include_tasks": str(ROOT / "roles/rebuild/tasks/budget.yml"), "vars": {"rebuild_budget_minutes": 60}}
+    played = controller.play(play(started(), *steps(*STEPS[1:]), finished, kept, compared), "--limit", "one")
+    assert (played.rc != 0) is over, played.out
+    assert ("but with its stacks the run took" in played.out) is over
+    assert [r.status for r in recorded(controller)] == ["succeeded"]
+
+
 def test_report_that_cannot_be_written(controller: Controller) -> None:
     """A folder that is a file is what also root cannot write to."""
     (controller.folder / "taken").write_text("")
@@ -282,7 +295,9 @@ def test_check_writes_nothing(controller: Controller) -> None:
     assert played.changed == 0
     begun, ended = said(played, "STARTED"), said(played, "FINISHED")
     assert [begun[key] for key in ("rebuild_id", "attempt", "resumed", "details")] == [None, None, None, {}]
-    assert [ended[key] for key in ("rebuild_id", "seconds", "total_seconds", "report", "within_budget", "steps")] == [None] * 5 + [[]]
+    assert [ended[key] for key in ("rebuild_id", "started_at", "seconds", "total_seconds", "report", "within_budget", "steps")] == [
+        None
+    ] * 6 + [[]]
     assert recorded(controller) == ()
     assert not (controller.folder / "docs").exists()
 
