@@ -80,7 +80,14 @@ class ActionModule(FixRunAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         place = self.use_fix_runs()
-        does = {"plan": self._plan, "create": self._create, "decide": self._decide, "cancel": self._cancel, "finish": self._finish}
+        does = {
+            "plan": self._plan,
+            "create": self._create,
+            "take": self._take,
+            "decide": self._decide,
+            "cancel": self._cancel,
+            "finish": self._finish,
+        }
         if self._task.check_mode and params["do"] != "plan":
             return {"changed": False, "ledger": place}
         return {"changed": False, "ledger": place, **does[params["do"]](params)}
@@ -124,6 +131,9 @@ class ActionModule(FixRunAction):
         if run.status == AWAITING and params["go_on"]:
             run = self._fix_runs.resume(self._process, run.id)
         return {"changed": True, **self._result(run)}
+
+    def _take(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {"changed": True, **self._result(self._fix_runs.take(self._process, params["fix_run_id"], alone=params["alone"]))}
 
     def _cancel(self, params: dict[str, Any]) -> dict[str, Any]:
         who = origin.login()

@@ -64,7 +64,7 @@ class ActionModule(FixRunAction):
         step, run = params["step"], self._fix_runs.get(params["fix_run_id"])
         if runner.due(run) != step:
             return self._told(run)
-        run = self._fix_runs.begin(self._process, run.id, step)
+        run = self._fix_runs.begin(self._process, run.id, step, params["task_id"])
         if run.step(step).state != IN_PROGRESS:
             return self._told(run)  # it waits for an approval, or that has expired
         done = self._attempt(step, run)
@@ -105,7 +105,7 @@ class ActionModule(FixRunAction):
                 found = replace(runner.plan(found, done.plan), candidate=done.candidate)
             return runner.fail(found, step, error, detail, now) if error else runner.finish(found, step, message, detail, now)
 
-        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts)
+        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts, self._process)
 
     def _told(self, run: FixRun | None) -> dict[str, Any]:
         if run is None:

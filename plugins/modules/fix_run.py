@@ -22,11 +22,12 @@ options:
     description:
       - V(plan) refuses what can be refused before anything is recorded, and says which node it is about.
       - V(create) records the fix run, or goes on with one.
+      - V(take) goes on with a fix run that waits in the queue, or whose runner is gone.
       - V(decide) approves or rejects, V(cancel) gives a fix run up that changed nothing yet.
       - V(finish) tells how it ended, and fails where that is not well.
     type: str
     required: true
-    choices: [plan, create, decide, cancel, finish]
+    choices: [plan, create, take, decide, cancel, finish]
   service:
     description: Name of the service, as C(fix_profiles/<service>.yml) has it.
     type: str
@@ -47,7 +48,7 @@ options:
     type: bool
     default: false
   fix_run_id:
-    description: The fix run, with O(do=decide), O(do=cancel) and O(do=finish).
+    description: The fix run, with O(do=take), O(do=decide), O(do=cancel) and O(do=finish).
     type: str
   plan_digest:
     description: The plan that is decided on, as the approver saw it.
@@ -60,6 +61,10 @@ options:
     description: Whether an approved fix run goes on in this run.
     type: bool
     default: true
+  alone:
+    description: With O(do=take), that nobody else can be at it, so that a runner of another controller counts as gone. Set by the queue.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Only V(plan) does anything.
@@ -118,7 +123,7 @@ ledger:
 from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC = {
-    "do": {"type": "str", "required": True, "choices": ["plan", "create", "decide", "cancel", "finish"]},
+    "do": {"type": "str", "required": True, "choices": ["plan", "create", "take", "decide", "cancel", "finish"]},
     "service": {"type": "str"},
     "instruction": {"type": "str"},
     "patch_file": {"type": "path"},
@@ -129,8 +134,9 @@ ARGUMENT_SPEC = {
     "plan_digest": {"type": "str"},
     "reject": {"type": "bool", "default": False},
     "go_on": {"type": "bool", "default": True},
+    "alone": {"type": "bool", "default": False},
 }
-REQUIRED_IF = [("do", name, ("fix_run_id",)) for name in ("decide", "cancel", "finish")]
+REQUIRED_IF = [("do", name, ("fix_run_id",)) for name in ("take", "decide", "cancel", "finish")]
 
 
 def main():

@@ -23,6 +23,9 @@ REJECTED, EXPIRED, CANCELLED = "rejected", "expired", "cancelled"
 #: a fix run of one of these holds its service
 OPEN = (PENDING, AWAITING, RUNNING)
 
+# -- whose turn in the queue is first --------------------------------------------------------------------------------------------------
+NORMAL, HIGH = "normal", "high"
+
 # -- when an approval is needed -------------------------------------------------------------------------------------------------------
 NONE, PRE_RUN, PRE_VERIFY = "none", "pre-run", "pre-verify"
 #: the step that may not begin without it
@@ -138,8 +141,9 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class FixRun:
-    """A fix run as recorded. *plan*: None before it was analysed; *parent_id*: the fix run that it was started anew from; *candidate*: the
-    commit with the patch, empty before it was made; *interrupted*: the run that was at it is over and left it like this."""
+    """A fix run as recorded. *run_id*: the run that is, or was last, at it, empty while it waits in the queue; *plan*: None before it was
+    analysed; *parent_id*: the fix run that it was started anew from; *candidate*: the commit with the patch, empty before it was made;
+    *interrupted*: the run that was at it is over and left it like this."""
 
     id: str
     service: str
@@ -159,6 +163,7 @@ class FixRun:
     approvals: tuple[Approval, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     interrupted: bool = False
+    priority: str = NORMAL
 
     def step(self, name: str) -> Step:
         return self.steps[STEPS.index(name)]

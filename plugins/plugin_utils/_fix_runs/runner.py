@@ -20,6 +20,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
     GRANTED,
     IN_PROGRESS,
     NOT_REQUIRED,
+    OPEN,
     PATCH,
     PENDING,
     REJECTED,
@@ -42,10 +43,10 @@ LONGEST = 2000
 TRANSITIONS: Mapping[str, frozenset[str]] = {
     PENDING: frozenset({RUNNING, FAILED, CANCELLED}),
     RUNNING: frozenset({AWAITING, SUCCEEDED, FAILED, ROLLED_BACK, ROLLBACK_FAILED, EXPIRED}),
-    AWAITING: frozenset({RUNNING, REJECTED, EXPIRED, CANCELLED}),
-    FAILED: frozenset({RUNNING}),
-    ROLLED_BACK: frozenset({RUNNING}),
-    ROLLBACK_FAILED: frozenset({RUNNING}),
+    AWAITING: frozenset({PENDING, RUNNING, REJECTED, EXPIRED, CANCELLED}),
+    FAILED: frozenset({PENDING, RUNNING}),
+    ROLLED_BACK: frozenset({PENDING, RUNNING}),
+    ROLLBACK_FAILED: frozenset({PENDING, RUNNING}),
     SUCCEEDED: frozenset(),
     REJECTED: frozenset(),
     EXPIRED: frozenset(),
@@ -116,6 +117,12 @@ def plan(run: FixRun, made: ActionPlan) -> FixRun:
     return replace(run, plan=made)
 
 
+def note(run: FixRun, name: str, detail: Mapping[str, Any]) -> FixRun:
+    """Return *run* with something more known of a step."""
+    step = run.step(name)
+    return _with(run, replace(step, detail={**step.detail, **detail}))
+
+
 def finish(run: FixRun, name: str, message: str, detail: Mapping[str, Any], now: str) -> FixRun:
     """Return *run* with the step succeeded, and what follows from that."""
     run = _with(
@@ -149,9 +156,12 @@ def await_approval(run: FixRun, now: str) -> FixRun:
     return _to(run, AWAITING, now)
 
 
-def reject(run: FixRun, who: str, now: str) -> FixRun:
-    """Return *run* as *who* rejected it: over, or with its rollback due where files were touched already."""
-    return _refused(run, REJECTED, f"rejected by {who}", now)
+def reject(run: FixRun, who: str, now: str, then: str = RUNNING) -> FixRun:
+    """Return *run* as *who* rejected it: over, or with its rollback due where files were touched already.
+
+    *then*: the status of one whose rollback is due: ``pending`` where that is left to the queue.
+    """
+    return _refused(run, REJECTED, f"rejected by {who}", now, then)
 
 
 def expire(run: FixRun, now: str) -> FixRun:
@@ -175,10 +185,25 @@ def interrupt(run: FixRun, now: str) -> FixRun:
     return replace(_to(run, FAILED, now), reason="interrupted: the process that was at it is gone")
 
 
-def reopen(run: FixRun, from_step: str, now: str) -> FixRun:
+def take(run: FixRun, now: str) -> FixRun:
+    """Return *run*, which waited in the queue, or whose runner is gone, with somebody at it. Raises PifleetError for any other."""
+    if run.status == FAILED and run.interrupted:
+        return reopen(run, "", now)
+    if run.status != PENDING:
+        raise PifleetError(f"The fix run {run.id} is {run.status}: it waits for nobody to take it.", "Look at it: playbooks/fix_runs.yml.")
+    return _to(run, RUNNING, now)
+
+
+def enqueue(run: FixRun, now: str) -> FixRun:
+    """Return *run*, whose approval was given, as one that waits in the queue."""
+    return _to(run, PENDING, now)
+
+
+def reopen(run: FixRun, from_step: str, now: str, then: str = RUNNING) -> FixRun:
     """Return *run* ready to go on with its first unfinished step, or with *from_step*. Raises PifleetError where that cannot be.
 
-    What a rollback undid is to be done again. A step that was begun and not ended is still begun: whoever does it looks first.
+    *then*: its status: ``pending`` where that is left to the queue. What a rollback undid is to be done again. A step that was begun and
+    not ended is still begun: whoever does it looks first.
     """
     if run.status not in (FAILED, ROLLED_BACK, ROLLBACK_FAILED):
         raise PifleetError(f"The fix run {run.id} is {run.status}: there is nothing to retry.", "retry_not_allowed")
@@ -208,7 +233,7 @@ def reopen(run: FixRun, from_step: str, now: str) -> FixRun:
     run = _with(run, *(replace(run.step(name), state=PENDING, message="", started_at="", ended_at="") for name in redo))
     if ANALYZE in redo:
         run = replace(run, plan=None)
-    return _to(replace(run, reason=""), RUNNING, now)
+    return _to(replace(run, reason="", interrupted=False), then, now)
 
 
 # -- inside ---------------------------------------------------------------------------------------------------------------------------
@@ -233,15 +258,14 @@ def _to(run: FixRun, status: str, now: str) -> FixRun:
         return run
     if status not in TRANSITIONS[run.status]:
         raise PifleetError(f"The fix run {run.id} is {run.status} and cannot become {status}.")
-    ended = status not in (RUNNING, AWAITING)
-    return replace(run, status=status, ended_at=now if ended else "")
+    return replace(run, status=status, ended_at="" if status in OPEN else now)
 
 
-def _refused(run: FixRun, status: str, reason: str, now: str) -> FixRun:
+def _refused(run: FixRun, status: str, reason: str, now: str, then: str = RUNNING) -> FixRun:
     if not run.step(PATCH).started_at:
         return _ended(_to(run, status, now), reason)
     name = due(run)
-    return replace(_with(_to(run, RUNNING, now), replace(run.step(name), state=FAILED, message=reason, ended_at=now)), reason=reason)
+    return replace(_with(_to(run, then, now), replace(run.step(name), state=FAILED, message=reason, ended_at=now)), reason=reason)
 
 
 def _ended(run: FixRun, reason: str) -> FixRun:

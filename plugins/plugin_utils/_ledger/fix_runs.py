@@ -19,6 +19,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runne
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
     AWAITING,
     FAILED,
+    HIGH,
+    IN_PROGRESS,
+    NORMAL,
     OPEN,
     PENDING,
     RUNNING,
@@ -43,7 +46,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.statements import introduce, introduced
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import NoLedgerError, Store
 from securesystemslib.signer import Signer
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
 _AnyRow = Row[tuple[object, ...]]
 Change = Callable[[FixRun, str], FixRun]
@@ -58,11 +61,19 @@ class FixRuns:
 
     # -- written ----------------------------------------------------------------------------------------------------------------------
     def create(
-        self, process: Process, service: str, stack: str, node: str, instruction: str, requester: str, parent_id: str = ""
+        self,
+        process: Process | None,
+        service: str,
+        stack: str,
+        node: str,
+        instruction: str,
+        requester: str,
+        parent_id: str = "",
+        priority: str = NORMAL,
     ) -> FixRun:
-        """Record a new fix run, and take the service's lock with it."""
+        """Record a new fix run, and take the service's lock with it. Without a *process* it waits in the queue."""
         with self._store.write() as db:
-            run_id = _run_of(db, process)
+            run_id = _run_of(db, process) if process else ""
             self._take_lock(db, service)
             seq = (db.execute(select(func.max(fix_runs.c.seq))).scalar() or 0) + 1
             run = FixRun(
@@ -77,6 +88,7 @@ class FixRuns:
                 created_at=text_of(self._now()),
                 steps=runner.fresh_steps(),
                 parent_id=parent_id,
+                priority=priority,
             )
             db.execute(insert(fix_runs), {**_row(run), "seq": seq})
             _write_steps(db, run)
@@ -98,8 +110,41 @@ class FixRuns:
             self._tell(db, "fix_run.resumed", after, {"step": runner.due(after)})
             return after
 
-    def begin(self, process: Process, fix_run_id: str, name: str) -> FixRun:
-        """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over."""
+    def requeue(self, wanted: str, from_step: str = "") -> FixRun:
+        """Let a fix run that ended badly wait in the queue for somebody to go on with it."""
+        with self._store.write() as db:
+            self._mark_dead(db)
+            run = _get(db, wanted)
+            after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="")
+            self._take_lock(db, run.service, mine=wanted)
+            self._update(db, run, after)
+            self._tell(db, "fix_run.requeued", after, {"step": runner.due(after)})
+            return after
+
+    def take(self, process: Process, wanted: str, *, alone: bool = False) -> FixRun:
+        """Let the run of *process* go on with a fix run that waits in the queue, or whose runner is gone.
+
+        *alone*: the caller makes sure that nobody else is at it, so that a runner on another controller is gone too.
+        """
+        with self._store.write() as db:
+            run_id = _run_of(db, process)
+            self._mark_dead(db)
+            run = _marked(_get(db, wanted))
+            now = text_of(self._now())
+            if alone and run.status == RUNNING and run.run_id != run_id:
+                run = replace(runner.interrupt(run, now), interrupted=True)
+            if run.interrupted:
+                self._take_lock(db, run.service, mine=wanted, own=(AWAITING, RUNNING))
+            after = replace(runner.take(run, now), run_id=run_id)
+            self._update(db, _get(db, wanted), after)
+            self._tell(db, "fix_run.taken", after, {"step": runner.due(after)})
+            return after
+
+    def begin(self, process: Process, fix_run_id: str, name: str, task_id: str = "") -> FixRun:
+        """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over.
+
+        *task_id*: of the queue's message that the step is done for, which is kept with it.
+        """
         with self._store.write() as db:
             run_id = _run_of(db, process)
             before = _get(db, fix_run_id)
@@ -107,14 +152,23 @@ class FixRuns:
                 raise PifleetError(f"The fix run {fix_run_id} is not this run's: {before.run_id} is at it.")
             now = text_of(self._now())
             after = self._gated(db, before, name, now)
+            if task_id and after.step(name).state == IN_PROGRESS:
+                after = runner.note(after, name, {"task_id": task_id})
             self._update(db, before, after)
             self._tell(db, "fix_run.step", after, _moved(before, after))
             return after
 
-    def change(self, fix_run_id: str, kind: str, change: Change, artifacts: Sequence[Artifact] = ()) -> FixRun:
-        """Apply *change* to the fix run as it is kept now, with its new *artifacts*, and record both as an event *kind*."""
+    def change(
+        self, fix_run_id: str, kind: str, change: Change, artifacts: Sequence[Artifact] = (), process: Process | None = None
+    ) -> FixRun:
+        """Apply *change* to the fix run as it is kept now, with its new *artifacts*, and record both as an event *kind*.
+
+        *process*: whose run must still be at it: one that was taken for dead has no say any more.
+        """
         with self._store.write() as db:
             before = _get(db, fix_run_id)
+            if process and before.run_id != _run_of(db, process):
+                raise PifleetError(f"The fix run {fix_run_id} is not this run's any more: {before.run_id or 'the queue'} has it.")
             after = change(before, text_of(self._now()))
             new = {artifact.name: artifact for artifact in artifacts}
             kept = tuple(a for a in after.artifacts if a.name not in new)
@@ -125,10 +179,15 @@ class FixRuns:
                 self._tell(db, kind, after, {**_moved(before, after), "artifacts": hashes})
             return after
 
-    def decide(self, process: Process, fix_run_id: str, decision: str, digest: str, approver: str, fleet: Fleet, signer: Signer) -> FixRun:
-        """Record that *approver* approves or rejects the plan of a fix run that waits, signed. *digest*: of the plan they saw."""
+    def decide(
+        self, process: Process | None, fix_run_id: str, decision: str, digest: str, approver: str, fleet: Fleet, signer: Signer
+    ) -> FixRun:
+        """Record that *approver* approves or rejects the plan of a fix run that waits, signed. *digest*: of the plan they saw.
+
+        Without a *process* what is to be done then is left to the queue.
+        """
         with self._store.write() as db:
-            run_id = _run_of(db, process)
+            run_id = _run_of(db, process) if process else None
             run = _get(db, fix_run_id)
             _refuse_decision(run, decision, digest, approver, fleet)
             moment = self._now()
@@ -148,7 +207,11 @@ class FixRuns:
             db.execute(insert(fix_run_approvals), {**asdict(given), "used_at": None, "envelope": dict(given.envelope)})
             after = replace(run, approvals=(*run.approvals, given))
             if decision == "rejected":
-                after = replace(runner.reject(after, approver, text_of(moment)), run_id=run_id)
+                after = runner.reject(after, approver, text_of(moment), RUNNING if process else PENDING)
+            elif process is None:
+                after = runner.enqueue(after, text_of(moment))
+            if decision == "rejected" or process is None:
+                after = replace(after, run_id=run_id or "")
             self._update(db, run, after)
             told = {
                 "approval": given.id,
@@ -166,6 +229,16 @@ class FixRuns:
             self._mark_dead(db)
 
     # -- read -------------------------------------------------------------------------------------------------------------------------
+    def queued(self) -> list[FixRun]:
+        """Return the fix runs that wait for somebody to take them, in the order of their turn; none where there is no ledger."""
+        high_first = case((fix_runs.c.priority == HIGH, 0), else_=1)
+        wanted = select(fix_runs).where(fix_runs.c.status == PENDING, fix_runs.c.run_id.is_(None)).order_by(high_first, fix_runs.c.seq)
+        try:
+            with self._store.read() as db:
+                return _records(db, db.execute(wanted).all())
+        except NoLedgerError:
+            return []
+
     def get(self, fix_run_id: str) -> FixRun:
         """Return one fix run. Raises PifleetError where there is none of that id."""
         try:
@@ -209,11 +282,11 @@ class FixRuns:
         used = tuple(replace(a, used_at=now) if a.id == approval.id else a for a in run.approvals)
         return runner.begin(replace(run, approvals=used), name, now)
 
-    def _take_lock(self, db: Connection, service: str, mine: str = "") -> None:
+    def _take_lock(self, db: Connection, service: str, mine: str = "", own: Sequence[str] = (AWAITING,)) -> None:
         self._mark_dead(db)
         held = db.execute(select(fix_runs).where(fix_runs.c.service == service, fix_runs.c.status.in_(OPEN))).all()
         for row in held:
-            if row.id == mine and row.status == AWAITING:
+            if row.id == mine and row.status in own:
                 continue
             raise PifleetError(
                 f"The fix run {row.id} of {service} is {row.status}.",
@@ -224,7 +297,7 @@ class FixRuns:
 
     def _mark_dead(self, db: Connection) -> None:
         for row in db.execute(select(fix_runs).where(fix_runs.c.status.in_((PENDING, RUNNING)))).all():
-            if not self._lives(db, row.run_id):
+            if row.run_id is not None and not self._lives(db, row.run_id):
                 before = _records(db, [row])[0]
                 after = runner.interrupt(before, text_of(self._now()))
                 self._update(db, before, after)
@@ -235,9 +308,9 @@ class FixRuns:
         return row is not None and not self._gone(Process(row.controller, row.boot_id, row.pid, row.process_started))
 
     def _judged(self, db: Connection, run: FixRun) -> FixRun:
-        if run.status in (PENDING, RUNNING) and not self._lives(db, run.run_id):
+        if run.status in (PENDING, RUNNING) and run.run_id and not self._lives(db, run.run_id):
             return replace(runner.interrupt(run, text_of(self._now())), interrupted=True)
-        return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
+        return _marked(run)
 
     def _update(self, db: Connection, before: FixRun, after: FixRun) -> None:
         row = _row(after)
@@ -251,7 +324,7 @@ class FixRuns:
 
     def _tell(self, db: Connection, kind: str, run: FixRun, told: Mapping[str, Any]) -> None:
         told = {"fix_run": run.id, "service": run.service, "status": run.status, **told}
-        append_event(db, kind, told, about=[("fix_run", run.id)], run_id=run.run_id, host=run.node, now=self._now)
+        append_event(db, kind, told, about=[("fix_run", run.id)], run_id=run.run_id or None, host=run.node, now=self._now)
 
 
 def _refuse_decision(run: FixRun, decision: str, digest: str, approver: str, fleet: Fleet) -> None:
@@ -306,6 +379,11 @@ def _unknown(wanted: str) -> PifleetError:
     return PifleetError(f"There is no fix run {wanted}.", "`playbooks/fix_runs.yml` lists those that there are.")
 
 
+def _marked(run: FixRun) -> FixRun:
+    """*run*, saying whether its runner is gone."""
+    return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
+
+
 def _at(run: FixRun) -> str:
     return next((step.name for step in run.steps if step.state == "in_progress"), "")
 
@@ -324,7 +402,8 @@ def _row(run: FixRun) -> dict[str, Any]:
         "instruction": run.instruction,
         "status": run.status,
         "requester": run.requester,
-        "run_id": run.run_id,
+        "run_id": run.run_id or None,
+        "priority": None if run.priority == NORMAL else run.priority,
         "parent_id": run.parent_id or None,
         "plan": run.plan.as_table() if run.plan else None,
         "candidate": run.candidate or None,
@@ -380,7 +459,8 @@ def _records(db: Connection, rows: Iterable[Any]) -> list[FixRun]:
             instruction=row.instruction,
             status=row.status,
             requester=row.requester,
-            run_id=row.run_id,
+            run_id=row.run_id or "",
+            priority=row.priority or NORMAL,
             created_at=row.created_at,
             steps=tuple(steps.get(row.id) or (Step(name) for name in STEPS)),
             plan=plan_of(row.plan) if row.plan else None,

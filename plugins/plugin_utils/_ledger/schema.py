@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0007"
+HEAD = "0008"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 
 metadata = MetaData(
     naming_convention={
@@ -355,8 +355,8 @@ fix_runs = Table(
     # pending, awaiting_approval, running, succeeded, failed, rolled_back, rollback_failed, rejected, expired, cancelled
     Column("status", String, nullable=False),
     Column("requester", String, nullable=False),
-    # the run that is, or was last, at it
-    Column("run_id", ForeignKey("runs.id"), nullable=False),
+    # the run that is, or was last, at it; null while it waits in the queue
+    Column("run_id", ForeignKey("runs.id")),
     # that it was started anew from
     Column("parent_id", String),
     # null before it was analysed
@@ -366,6 +366,8 @@ fix_runs = Table(
     Column("reason", String),
     Column("created_at", String, nullable=False),
     Column("ended_at", String),
+    # high; null: normal
+    Column("priority", String),
     UniqueConstraint("seq"),
     Index("ix_fix_runs_service_seq", "service", "seq"),
     Index("ix_fix_runs_status_seq", "status", "seq"),

@@ -59,7 +59,7 @@ def introduced(db: Connection) -> list[dict[str, Any]]:
     return [json.loads(content)["data"] for content in db.execute(told.order_by(events.c.seq)).scalars()]
 
 
-def introduce(db: Connection, signer: Signer, expires_at: str | None, run_id: str, now: Callable[[], datetime] = utc_now) -> None:
+def introduce(db: Connection, signer: Signer, expires_at: str | None, run_id: str | None, now: Callable[[], datetime] = utc_now) -> None:
     """The first statement of a key, and of one that was extended, comes after the event that tells its public half and its expiry."""
     told = {
         "keyid": signer.public_key.keyid,

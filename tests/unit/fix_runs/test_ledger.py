@@ -77,6 +77,98 @@ def test_a_living_runners_fix_run_is_nobody_elses(world: World) -> None:
         world.fix_runs.begin(world.another_run(3), run.id, "patch")
 
 
+# -- the queue --------------------------------------------------------------------------------------------------------------------------
+def enqueue(world: World, service: str = "web", priority: str = "normal") -> FixRun:
+    return world.fix_runs.create(None, service, "shop", "pi-1", "bump requests to 2.32.4", "token:alice", priority=priority)
+
+
+def test_what_waits_in_the_queue_belongs_to_nobody_and_is_taken_once(world: World) -> None:
+    run = enqueue(world)
+    assert (run.status, run.run_id, runner.due(run)) == ("pending", "", "analyze")
+    world.gone.add(1)
+    world.fix_runs.mark_dead()
+    assert world.fix_runs.get(run.id) == run
+    with pytest.raises(PifleetError, match="is pending"):
+        enqueue(world)
+    other = world.another_run(2)
+    assert world.fix_runs.take(other, run.id).status == "running"
+    assert world.fix_runs.queued() == []
+    with pytest.raises(PifleetError, match="waits for nobody"):
+        world.fix_runs.take(world.another_run(3), run.id)
+    for name in FORWARD:
+        world.step(run, name, other)
+    with pytest.raises(PifleetError, match="is succeeded"):
+        world.fix_runs.take(other, run.id)
+
+
+def test_high_comes_first_then_the_oldest(world: World) -> None:
+    ids = [enqueue(world, f"s{number}", priority).id for number, priority in enumerate(("normal", "high", "normal", "high"))]
+    assert [run.id for run in world.fix_runs.queued()] == [ids[1], ids[3], ids[0], ids[2]]
+    assert world.fix_runs.get(ids[1]).priority == "high"
+
+
+def test_a_dead_runners_fix_run_is_taken_where_it_stood(world: World) -> None:
+    run = enqueue(world)
+    world.fix_runs.take(world.mine, run.id)
+    world.step(run, "analyze")
+    world.fix_runs.begin(world.mine, run.id, "patch", "task-1")
+    world.gone.add(1)
+    other = world.another_run(2)
+    again = world.fix_runs.take(other, run.id)
+    assert (again.status, runner.due(again), again.step("analyze").state) == ("running", "patch", "succeeded")
+    assert world.fix_runs.begin(other, run.id, "patch", "task-2").step("patch").detail["task_id"] == "task-2"
+
+
+def test_a_runner_elsewhere_is_gone_only_for_who_is_alone(world: World) -> None:
+    run = enqueue(world)
+    world.fix_runs.take(world.mine, run.id)
+    other = world.another_run(2)
+    with pytest.raises(PifleetError, match="is running"):
+        world.fix_runs.take(other, run.id)
+    assert world.fix_runs.take(other, run.id, alone=True).run_id == world.runs.current(other)
+    world.fix_runs.begin(other, run.id, "analyze")
+    with pytest.raises(PifleetError, match="is not this run's"):
+        world.fix_runs.begin(world.mine, run.id, "analyze")
+    # who was taken for dead and is not has no say
+    with pytest.raises(PifleetError, match="any more"):
+        world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.fail(r, "analyze", "", {}, now), process=world.mine)
+    assert world.fix_runs.get(run.id).step("analyze").state == "in_progress"
+
+
+def test_a_retry_goes_into_the_queue(world: World) -> None:
+    run = world.analysed()
+    with pytest.raises(PifleetError, match="retry_not_allowed"):
+        world.fix_runs.requeue(run.id)
+    world.gone.add(1)
+    waiting_now = world.fix_runs.requeue(run.id)
+    assert (waiting_now.status, waiting_now.run_id, waiting_now.ended_at, runner.due(waiting_now)) == ("pending", "", "", "patch")
+    assert [r.id for r in world.fix_runs.queued()] == [run.id]
+
+
+def test_what_is_decided_without_a_process_goes_into_the_queue(world: World) -> None:
+    run = waiting(world)
+    given = world.fix_runs.decide(None, run.id, "approved", run.plan_digest, "bob", Fleet(), world.signer)
+    assert (given.status, given.run_id, [r.id for r in world.fix_runs.queued()]) == ("pending", "", [run.id])
+    other = world.another_run(2)
+    world.fix_runs.take(other, run.id)
+    assert world.fix_runs.begin(other, run.id, "patch").approvals[0].used_at
+    world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.fail(r, "patch", "broken", {}, now))
+    world.step(run, "rollback", other)
+    again = waiting(world, "pre-verify")
+    rejected = world.fix_runs.decide(None, again.id, "rejected", again.plan_digest, "bob", Fleet(), world.signer)
+    assert (rejected.status, runner.due(rejected)) == ("pending", "rollback")
+    world.fix_runs.take(other, again.id)
+    assert world.step(again, "rollback", other).status == "rolled_back"
+
+
+def test_an_approval_that_ends_in_the_queue_is_never_used(world: World) -> None:
+    run = waiting(world, valid_for_minutes=5)
+    world.fix_runs.decide(None, run.id, "approved", run.plan_digest, "bob", Fleet(), world.signer)
+    world.moment += timedelta(minutes=5)
+    world.fix_runs.take(world.mine, run.id)
+    assert world.fix_runs.begin(world.mine, run.id, "patch").status == "expired"
+
+
 # -- approvals --------------------------------------------------------------------------------------------------------------------------
 def test_an_approval_lets_the_step_begin_and_is_used_up(world: World) -> None:
     run = waiting(world)

@@ -119,7 +119,8 @@ def test_cancelled_only_before_anything_changed() -> None:
         runner.cancel(through(fresh(), "analyze", "patch"), "alice", NOW)
 
 
-ACTIONS = st.lists(st.sampled_from(["begin", "finish", "fail", "await", "reject", "expire", "cancel", "interrupt", "reopen"]), max_size=40)
+NAMES = ["begin", "finish", "fail", "await", "reject", "expire", "cancel", "interrupt", "reopen", "take", "enqueue"]
+ACTIONS = st.lists(st.sampled_from(NAMES), max_size=40)
 
 
 @given(ACTIONS, st.data())
@@ -136,7 +137,9 @@ def test_no_sequence_leads_out_of_the_state_machine(actions: list[str], data: st
             "expire": lambda r, _n: runner.expire(r, NOW),
             "cancel": lambda r, _n: runner.cancel(r, "bob", NOW),
             "interrupt": lambda r, _n: runner.interrupt(r, NOW),
-            "reopen": lambda r, n: runner.reopen(r, n, NOW),
+            "reopen": lambda r, n: runner.reopen(r, n, NOW, data.draw(st.sampled_from(["running", "pending"]))),
+            "take": lambda r, _n: runner.take(r, NOW),
+            "enqueue": lambda r, _n: runner.enqueue(r, NOW),
         }[action]
         before = run
         try:

@@ -31,6 +31,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Header, Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError, Store
+from sqlalchemy.exc import IntegrityError
 
 from tests.unit.ledger import conftest as files
 
@@ -190,6 +191,31 @@ def test_ledger_of_the_first_release_keeps_its_runs(tmp_path: Path, path: Path, 
         assert db.exec_driver_sql("SELECT media_type FROM bodies").scalars().all() == ["text/x-diff"]
     (backup,) = path.parent.glob("*.bak")
     assert backup.name.startswith("ledger.db.0001-")
+
+
+# a fix run with a step, as it was before fix runs could wait in a queue
+FIX_RUN = """
+INSERT INTO fix_runs (id, seq, service, stack, node, instruction, status, requester, run_id, created_at)
+  VALUES ('fix-000001-web', 1, 'web', 'shop', 'pi-1', 'auto', 'failed', 'operator', '{run}', '2025-01-02T03:04:05.000000Z');
+INSERT INTO fix_run_steps (fix_run_id, number, step, state, detail) VALUES ('fix-000001-web', 1, 'analyze', 'failed', '{{}}');
+"""
+
+
+def test_fix_runs_from_before_the_queue_are_kept_whole(tmp_path: Path, path: Path, header: Header, someone: Someone) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(store.MIGRATIONS, old, ignore=shutil.ignore_patterns("__pycache__", "v0008*"))
+    before = Store(path, migrations=old, head="0007", known=schema.KNOWN[:7])
+    run_id = Runs(before).open(header, someone(1), ["a"]).run_id
+    with before.write() as db:
+        for statement in FIX_RUN.format(run=run_id).split(";")[:-1]:
+            db.exec_driver_sql(statement)
+    with Store(path).write() as db:
+        assert db.exec_driver_sql("SELECT id, run_id, priority FROM fix_runs").all() == [("fix-000001-web", run_id, None)]
+        assert db.exec_driver_sql("SELECT step, state FROM fix_run_steps").all() == [("analyze", "failed")]
+        assert db.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+        db.exec_driver_sql("UPDATE fix_runs SET run_id = NULL")
+        with pytest.raises(IntegrityError):
+            db.exec_driver_sql("INSERT INTO fix_run_steps (fix_run_id, number, step, state, detail) VALUES ('x', 1, 'a', 'b', '{}')")
 
 
 def test_reader_does_not_upgrade(path: Path, runs: Runs, header: Header, someone: Someone, newer) -> None:
