@@ -28,7 +28,7 @@ OWN_FLEETS = {"arm64", "base_os", "fix_runs", "fleets", "k3s_ops", "lab", "relea
 # folders that are too long for CI: part of `make test-full`
 ONLY_FULL = {"fix_runs", "k3s_ops", "lab"}
 # folders of tests that run anywhere
-NO_LAB = {"controller", "ledger", "sync"}
+NO_LAB = {"controller", "ledger", "secrets", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
 SHOWN = 300  # lines of a failed check's log that are printed
 

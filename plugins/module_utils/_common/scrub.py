@@ -40,15 +40,19 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     """
     for secret in sorted({s for s in secrets if s and len(s) >= 4}, key=len, reverse=True):
         text = text.replace(secret, MASK)
+    text = _BEARER.sub(rf"\1{MASK}", mask_shapes(text))
+    return _KEY_VALUE.sub(rf"\1{MASK}", text)
+
+
+def mask_shapes(text: str) -> str:
+    """Return *text* with what is a secret by its own shape masked, whatever it is named: keys, tokens, passwords in URLs."""
     text = _PEM.sub(rf"\1{MASK}\2", text)
     text = _K3S_TOKEN.sub(rf"\1{MASK}", text)
     text = _AGE_KEY.sub(MASK, text)
     text = _TAILSCALE_KEY.sub(MASK, text)
     text = _JWT.sub(MASK, text)
     text = _KUBECONFIG.sub(rf"\1{MASK}", text)
-    text = _URL_PASSWORD.sub(rf"\1{MASK}\2", text)
-    text = _BEARER.sub(rf"\1{MASK}", text)
-    return _KEY_VALUE.sub(rf"\1{MASK}", text)
+    return _URL_PASSWORD.sub(rf"\1{MASK}\2", text)
 
 
 def scrub_settings(text: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
+from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, mask_shapes, scrub
 
 _SECRET_NAMES = ("password", "passwd", "token", "secret", "api_key", "private_key")
 #: detectors of detect-secrets that are left out: what is random (a digest is no secret), what our own scrubber masks with less around it,
@@ -19,7 +19,15 @@ _LEFT_OUT = {"IPPublicDetector", "KeywordDetector", "BasicAuthDetector", "Privat
 
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
     """Return *text* with every one of *secrets*, and everything that looks like a secret, masked."""
-    text = scrub(text, secrets)
+    return _masked_tokens(scrub(text, secrets))
+
+
+def has_secret_shape(text: str) -> bool:
+    """Whether *text* holds what is a secret by its own shape, whatever it is named."""
+    return _masked_tokens(mask_shapes(text)) != text
+
+
+def _masked_tokens(text: str) -> str:
     for pattern in _patterns():
         text = pattern.sub(MASK, text)
     return text

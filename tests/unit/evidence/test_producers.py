@@ -20,7 +20,7 @@ APPENDING = {"append_event", "append_sealed", "add_body"}
 TABLES = {"events", "bodies", "chains"}
 #: playbooks that write a report, look by a role, or send what is there, and so have no record of their own
 RECORDLESS = {"evidence.yml", "stacks_status.yml", "sync.yml"}
-LOOKS = re.compile(r"\.(fail|assert|debug|set_fact|meta|pause|fleet_validate|evidence_verify|\w+_info)$")
+LOOKS = re.compile(r"\.(fail|assert|debug|set_fact|meta|pause|fleet_validate|evidence_verify|secrets_check|\w+_info)$")
 OPEN, CLOSE = "parts/open_record.yml", "parts/close_record.yml"
 
 
