@@ -182,7 +182,10 @@ class _Comparison:
             yield model.LABEL_TAMPERED, ", ".join(tampered)
             return
         if container.labels[labels.SERVICE_HASH] != service_hash(self.service, container.image_id):
-            yield from self._changes()
+            if self.applied and self.applied.service.hash == self.service.hash and not self._applied_labels(container):
+                yield model.CONFIG_CHANGED, "made by an attempt that failed, and is to be as before again"
+            else:
+                yield from self._changes()
         if self.applied and self.applied.containers and container.id not in self.applied.containers and self._applied_labels(container):
             if container.shape != self.applied.shape and container.image_id == self.images.get(self.service.image, container.image_id):
                 yield model.CONFIG_CHANGED, "a container made by hand"

@@ -450,6 +450,24 @@ def test_a_container_that_never_gets_healthy_fails_at_the_time_limit(node):
     assert (status := node.one(node.reconcile())).status == "synced" and not status.changed
 
 
+@pytest.mark.parametrize("left", [{"health": "unhealthy"}, {"state": "created"}, {}])
+def test_what_an_attempt_left_that_failed_goes_when_the_change_is_taken_back(node, left):
+    good = {"services": {"web": {"image": "app:1", "restart": "always", "environment": {"MODE": "good"}}}}
+    bad = {"services": {"web": {"image": "app:1", "restart": "always", "environment": {"MODE": "bad"}}}}
+    node.stack(table=good)
+    assert node.one(node.reconcile()).status == "synced"
+    node.stack(table=bad)
+    node.engine.behaviour = {"web": {"health": "unhealthy"}}
+    assert node.one(node.reconcile(timeout=10)).status == "failed"
+    made, node.engine.behaviour = node.running()["web-web-1"], {}
+    node.engine.touch("web-web-1", **{"health": "", **left})
+    node.stack(table=good)
+    taken_back = node.one(node.reconcile())
+    assert (taken_back.status, [action.kind for action in taken_back.actions]) == ("synced", ["recreate"])
+    assert node.running()["web-web-1"] != made
+    assert not node.one(node.reconcile()).changed
+
+
 def test_docker_down_is_one_clear_error(web):
     web.engine.failing["observe"] = "Cannot connect to the Docker daemon"
     with pytest.raises(PifleetError, match="Cannot connect"):
