@@ -10,7 +10,7 @@ import time
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
-from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import CommandError, Completed, check, run
+from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import TIMED_OUT, CommandError, Completed, check, run
 from ansible_collections.pifleet.ops.plugins.module_utils._common.plan import Change, as_diff, digest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, scrub
 from hypothesis import given
@@ -118,3 +118,43 @@ def test_what_a_failed_command_said_is_scrubbed():
     with pytest.raises(CommandError) as failed:
         check(Completed(("tool", "--token=s3cr3t-t0ken"), 1, "", "denied for https://me:s3cr3t-t0ken@host\npassword: s3cr3t-t0ken"))
     assert "s3cr3t" not in str(failed.value) and "denied" in str(failed.value)
+
+
+# -- commands that say more than anybody keeps --------------------------------------------------------------------------------------------
+def test_of_what_a_command_says_the_beginning_and_the_end_are_kept():
+    said = "import sys; [print(f'{n:07}') for n in range(100_000)]; print('bad', file=sys.stderr); sys.exit(3)"
+    done = run([sys.executable, "-c", said], most=4000)
+    assert (done.rc, done.stderr) == (3, "bad\n")
+    assert done.stdout.startswith("0000000\n0000001\n")
+    assert done.stdout.endswith("0099999\n")
+    assert "... 796000 bytes were left out ..." in done.stdout
+    assert len(done.stdout) < 4100
+    for size in (0, 1, 3999, 4000, 4001):
+        whole = run([sys.executable, "-c", f"print('x' * {size}, end='')"], most=4000).stdout
+        assert ("left out" in whole) == (size > 4000)
+        assert whole.count("x") == min(size, 4000)
+
+
+def test_a_command_that_says_gigabytes_takes_no_memory():
+    # in a process of its own, which says how much it took at most
+    script = (
+        "import resource, sys\n"
+        "from ansible_collections.pifleet.ops.plugins.module_utils._common import argv\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "done = argv.run(['head', '-c', str(2 << 30), '/dev/zero'], most=1 << 20)\n"
+        "assert done.ok and len(done.stdout) < 2 << 20, (done.rc, len(done.stdout))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = run([sys.executable, "-c", script], timeout=120, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.ok, done.stderr
+    assert int(done.stdout) < 16 << 10, f"{done.stdout} KiB"
+
+
+def test_what_a_command_said_until_its_time_was_over_is_kept():
+    began = time.monotonic()
+    script = "import sys, time; print('begun', flush=True); print('why', file=sys.stderr, flush=True); time.sleep(60)"
+    done = run([sys.executable, "-c", script], timeout=1.0, most=1000)
+    assert done.rc == TIMED_OUT
+    assert "begun" in done.stdout
+    assert "why" in done.stdout
+    assert time.monotonic() - began < 30

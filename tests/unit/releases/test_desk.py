@@ -44,7 +44,7 @@ class Fleet:
 
     def _run(
         self, argv_: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0, env: Mapping[str, str] | None = None,
-        bare: bool = False, keep: Sequence[int] = (),
+        bare: bool = False, keep: Sequence[int] = (), most: int = 0,
     ) -> Completed:  # fmt: skip
         if argv_[0] != "docker":
             return argv.run(argv_, stdin=stdin, timeout=timeout, env=env, bare=bare, keep=keep)

@@ -34,7 +34,7 @@ class Docker:
 
     def __call__(
         self, argv: Sequence[str], *, stdin: str | None = None, timeout: float = 60.0, env: Mapping[str, str] | None = None,
-        bare: bool = False, keep: Sequence[int] = (),
+        bare: bool = False, keep: Sequence[int] = (), most: int = 0,
     ) -> Completed:  # fmt: skip
         self.calls.append(tuple(argv))
         self.stdin += [stdin] if stdin else []
