@@ -133,7 +133,7 @@ class ActionModule(FixRunAction):
         return {"changed": True, **self._result(run)}
 
     def _take(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"changed": True, **self._result(self._fix_runs.take(self._process, params["fix_run_id"], alone=params["alone"]))}
+        return {"changed": True, **self._result(self._fix_runs.take(self._process, params["fix_run_id"], params["task_id"] or ""))}
 
     def _cancel(self, params: dict[str, Any]) -> dict[str, Any]:
         who = origin.login()

@@ -31,6 +31,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 
 if not (MISSING or LACKING):
     from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
     from ansible_collections.pifleet.ops.plugins.plugin_utils._stacks_source import Checkout as Source
 
 #: https://github.com/statsd/statsd/blob/master/exampleConfig.js
@@ -59,12 +60,13 @@ class ActionModule(FixRunAction):
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         self._params = params
         self.use_fix_runs()
+        process.end_with_parent()
         if self._task.check_mode:
             return self._preview() if params["step"] == ANALYZE else self._told(None)
         step, run = params["step"], self._fix_runs.get(params["fix_run_id"])
         if runner.due(run) != step:
             return self._told(run)
-        run = self._fix_runs.begin(self._process, run.id, step, params["task_id"])
+        run = self._fix_runs.begin(self._process, run.id, step)
         if run.step(step).state != IN_PROGRESS:
             return self._told(run)  # it waits for an approval, or that has expired
         done = self._attempt(step, run)

@@ -61,10 +61,9 @@ options:
     description: Whether an approved fix run goes on in this run.
     type: bool
     default: true
-  alone:
-    description: With O(do=take), that nobody else can be at it, so that a runner of another controller counts as gone. Set by the queue.
-    type: bool
-    default: false
+  task_id:
+    description: With O(do=take), id of the queue's message. What it began on another controller it goes on with.
+    type: str
 attributes:
   check_mode:
     description: Only V(plan) does anything.
@@ -134,7 +133,7 @@ ARGUMENT_SPEC = {
     "plan_digest": {"type": "str"},
     "reject": {"type": "bool", "default": False},
     "go_on": {"type": "bool", "default": True},
-    "alone": {"type": "bool", "default": False},
+    "task_id": {"type": "str"},
 }
 REQUIRED_IF = [("do", name, ("fix_run_id",)) for name in ("take", "decide", "cancel", "finish")]
 

@@ -26,10 +26,6 @@ options:
   fix_run_id:
     description: The fix run. Not needed in check mode.
     type: str
-  task_id:
-    description: Id of the queue's task that the step is done for, kept with it.
-    type: str
-    default: ""
   reconcile:
     description: Options of M(pifleet.ops.stack_reconcile), as the unattended runs of the node have them.
     type: dict
@@ -131,7 +127,6 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places imp
 ARGUMENT_SPEC = {
     "step": {"type": "str", "required": True, "choices": ["analyze", "patch", "build", "restart", "verify", "rollback"]},
     "fix_run_id": {"type": "str"},
-    "task_id": {"type": "str", "default": ""},
     "reconcile": {"type": "dict", "default": {}},
     "service": {"type": "str"},
     "instruction": {"type": "str"},

@@ -93,7 +93,10 @@ class World:
 
     def analysed(self, requirement: str = "none", **approval: Any) -> FixRun:
         """A fix run whose plan is made."""
-        run = self.create()
+        return self.plan(self.create(), requirement, **approval)
+
+    def plan(self, run: FixRun, requirement: str = "none", **approval: Any) -> FixRun:
+        """Make the plan of a fix run."""
         given = made_profile(approval={"requirement": requirement, **approval})
         asked = case("bump requests to 2.32.4", given=given)
         found = planner.propose(asked, shipped())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile impo
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Registry, diff, shipped
 
 _NOTHING = "Nothing was recorded."
+#: of the environment: where artifacts are, in the place of what fix_runs.yml says; the hub and all workers need the same
+ARTIFACTS = "FIX_RUNS_ARTIFACTS"
 #: bytes of a diff that a person gives
 _MOST = 1 << 20
 
@@ -63,7 +66,7 @@ class Desk:
         return profile.parse_fleet(text) if text is not None else Fleet()
 
     def artifacts(self) -> Artifacts:
-        return Artifacts(self._root, self.fleet().artifacts)
+        return Artifacts(self._root, os.environ.get(ARTIFACTS) or self.fleet().artifacts)
 
     # -- before there is any state ----------------------------------------------------------------------------------------------------
     def ask(self, service: str, text: str, patch: str = "") -> Asked:

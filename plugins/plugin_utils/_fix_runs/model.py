@@ -143,7 +143,7 @@ class Artifact:
 class FixRun:
     """A fix run as recorded. *run_id*: the run that is, or was last, at it, empty while it waits in the queue; *plan*: None before it was
     analysed; *parent_id*: the fix run that it was started anew from; *candidate*: the commit with the patch, empty before it was made;
-    *interrupted*: the run that was at it is over and left it like this."""
+    *interrupted*: the run that was at it is over and left it like this; *task_id*: of the queue's message that it was last taken for."""
 
     id: str
     service: str
@@ -164,6 +164,7 @@ class FixRun:
     artifacts: tuple[Artifact, ...] = ()
     interrupted: bool = False
     priority: str = NORMAL
+    task_id: str = ""
 
     def step(self, name: str) -> Step:
         return self.steps[STEPS.index(name)]

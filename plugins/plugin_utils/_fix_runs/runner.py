@@ -176,13 +176,13 @@ def cancel(run: FixRun, who: str, now: str) -> FixRun:
     return _ended(_to(run, CANCELLED, now), f"cancelled by {who}")
 
 
-def interrupt(run: FixRun, now: str) -> FixRun:
+def interrupt(run: FixRun, now: str, why: str = "the process that was at it is gone") -> FixRun:
     """Return *run*, whose runner is gone, as what it is: failed where it stood. ``reopen`` goes on with the step that was begun."""
     if run.status == AWAITING:
         return run
     if run.status == PENDING:
         run = _to(run, RUNNING, now)
-    return replace(_to(run, FAILED, now), reason="interrupted: the process that was at it is gone")
+    return replace(_to(run, FAILED, now), reason=f"interrupted: {why}"[:LONGEST])
 
 
 def take(run: FixRun, now: str) -> FixRun:

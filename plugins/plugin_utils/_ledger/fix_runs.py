@@ -7,6 +7,7 @@ that it failed, whoever writes next marks it, and ``resume`` goes on with it.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -48,6 +49,8 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import N
 from securesystemslib.signer import Signer
 from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
+#: how a fix run stands for somebody who would take it
+FREE, BUSY, OVER = "free", "busy", "over"
 _AnyRow = Row[tuple[object, ...]]
 Change = Callable[[FixRun, str], FixRun]
 
@@ -105,7 +108,7 @@ class FixRuns:
             self._take_lock(db, run.service, mine=wanted)
             now = text_of(self._now())
             after = run if run.status == AWAITING and not from_step else runner.reopen(run, from_step, now)
-            after = replace(after, run_id=run_id)
+            after = replace(after, run_id=run_id, task_id="")
             self._update(db, run, after)
             self._tell(db, "fix_run.resumed", after, {"step": runner.due(after)})
             return after
@@ -115,36 +118,41 @@ class FixRuns:
         with self._store.write() as db:
             self._mark_dead(db)
             run = _get(db, wanted)
-            after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="")
+            after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="", task_id="")
             self._take_lock(db, run.service, mine=wanted)
             self._update(db, run, after)
             self._tell(db, "fix_run.requeued", after, {"step": runner.due(after)})
             return after
 
-    def take(self, process: Process, wanted: str, *, alone: bool = False) -> FixRun:
+    def take(self, process: Process, wanted: str, task_id: str = "") -> FixRun:
         """Let the run of *process* go on with a fix run that waits in the queue, or whose runner is gone.
 
-        *alone*: the caller makes sure that nobody else is at it, so that a runner on another controller is gone too.
+        *task_id*: of the queue's message; what it began on another controller is its own.
         """
         with self._store.write() as db:
             run_id = _run_of(db, process)
             self._mark_dead(db)
-            run = _marked(_get(db, wanted))
-            now = text_of(self._now())
-            if alone and run.status == RUNNING and run.run_id != run_id:
+            kept = _get(db, wanted)
+            run, now = _marked(kept), text_of(self._now())
+            if run.status == RUNNING and self._standing(db, run, task_id) == FREE:
                 run = replace(runner.interrupt(run, now), interrupted=True)
             if run.interrupted:
                 self._take_lock(db, run.service, mine=wanted, own=(AWAITING, RUNNING))
-            after = replace(runner.take(run, now), run_id=run_id)
-            self._update(db, _get(db, wanted), after)
-            self._tell(db, "fix_run.taken", after, {"step": runner.due(after)})
+            after = replace(runner.take(run, now), run_id=run_id, task_id=task_id)
+            self._update(db, kept, after)
+            self._tell(db, "fix_run.taken", after, {"step": runner.due(after), "task": task_id})
             return after
 
-    def begin(self, process: Process, fix_run_id: str, name: str, task_id: str = "") -> FixRun:
-        """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over.
+    def give_up(self, wanted: str, said: str) -> FixRun:
+        """Mark a fix run that still waits in the queue, and could not be begun, as failed. *said*: by what should have begun it."""
+        return self.change(
+            wanted,
+            "fix_run.interrupted",
+            lambda run, now: runner.interrupt(run, now, f"it could not be begun: {said}") if _is_queued(run) else run,
+        )
 
-        *task_id*: of the queue's message that the step is done for, which is kept with it.
-        """
+    def begin(self, process: Process, fix_run_id: str, name: str) -> FixRun:
+        """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over."""
         with self._store.write() as db:
             run_id = _run_of(db, process)
             before = _get(db, fix_run_id)
@@ -152,8 +160,8 @@ class FixRuns:
                 raise PifleetError(f"The fix run {fix_run_id} is not this run's: {before.run_id} is at it.")
             now = text_of(self._now())
             after = self._gated(db, before, name, now)
-            if task_id and after.step(name).state == IN_PROGRESS:
-                after = runner.note(after, name, {"task_id": task_id})
+            if after.task_id and after.step(name).state == IN_PROGRESS:
+                after = runner.note(after, name, {"task_id": after.task_id})
             self._update(db, before, after)
             self._tell(db, "fix_run.step", after, _moved(before, after))
             return after
@@ -211,7 +219,7 @@ class FixRuns:
             elif process is None:
                 after = runner.enqueue(after, text_of(moment))
             if decision == "rejected" or process is None:
-                after = replace(after, run_id=run_id or "")
+                after = replace(after, run_id=run_id or "", task_id="")
             self._update(db, run, after)
             told = {
                 "approval": given.id,
@@ -238,6 +246,14 @@ class FixRuns:
                 return _records(db, db.execute(wanted).all())
         except NoLedgerError:
             return []
+
+    def standing(self, wanted: str, task_id: str = "") -> str:
+        """Return whether a fix run may be taken: ``free``, ``busy`` where somebody is at it, ``over`` where it waits for nobody.
+
+        *task_id*: of the queue's message; one that is delivered again may go on with what it began, and with nothing else.
+        """
+        with self._store.read() as db:
+            return self._standing(db, self._judged(db, _get(db, wanted)), task_id)
 
     def get(self, fix_run_id: str) -> FixRun:
         """Return one fix run. Raises PifleetError where there is none of that id."""
@@ -302,6 +318,16 @@ class FixRuns:
                 after = runner.interrupt(before, text_of(self._now()))
                 self._update(db, before, after)
                 self._tell(db, "fix_run.interrupted", after, {"step": _at(after)})
+
+    def _standing(self, db: Connection, run: FixRun, task_id: str) -> str:
+        mine = bool(task_id) and run.task_id == task_id
+        if _is_queued(run) or (run.interrupted and (mine or not task_id)):
+            return FREE
+        if run.status not in (PENDING, RUNNING):
+            return OVER
+        # nobody here can tell whether a process of another controller lives; that its message was delivered again says that it does not
+        at = db.execute(select(runs.c.controller).where(runs.c.id == run.run_id)).scalar()
+        return FREE if mine and at != socket.gethostname() else BUSY
 
     def _lives(self, db: Connection, run_id: str) -> bool:
         row = db.execute(select(runs).where(runs.c.id == run_id, runs.c.status == RUNNING)).first()
@@ -384,6 +410,10 @@ def _marked(run: FixRun) -> FixRun:
     return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
 
 
+def _is_queued(run: FixRun) -> bool:
+    return run.status == PENDING and not run.run_id
+
+
 def _at(run: FixRun) -> str:
     return next((step.name for step in run.steps if step.state == "in_progress"), "")
 
@@ -404,6 +434,7 @@ def _row(run: FixRun) -> dict[str, Any]:
         "requester": run.requester,
         "run_id": run.run_id or None,
         "priority": None if run.priority == NORMAL else run.priority,
+        "task_id": run.task_id or None,
         "parent_id": run.parent_id or None,
         "plan": run.plan.as_table() if run.plan else None,
         "candidate": run.candidate or None,
@@ -461,6 +492,7 @@ def _records(db: Connection, rows: Iterable[Any]) -> list[FixRun]:
             requester=row.requester,
             run_id=row.run_id or "",
             priority=row.priority or NORMAL,
+            task_id=row.task_id or "",
             created_at=row.created_at,
             steps=tuple(steps.get(row.id) or (Step(name) for name in STEPS)),
             plan=plan_of(row.plan) if row.plan else None,

@@ -8,6 +8,9 @@ put it into inventories, results and logs.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,24 @@ class Postgres:
         cause = getattr(error, "orig", None) or error
         said = scrub(" ".join(str(cause).split()))
         return LedgerError(f"The ledger {self.name} cannot be used: {said}.", _way_out(cause, said))
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """With a lock of the session, which the server lets go of when the connection ends, as it does with its process."""
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        try:
+            connection = self.engine.raw_connection()
+        except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
+            raise self.explained(error) from error
+        with closing(connection):
+            try:
+                connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+                cursor = connection.cursor()
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
+                mine = cursor.fetchone() == (True,)
+            except psycopg.Error as error:
+                raise self.explained(error) from error
+            yield mine
 
     def quarantine(self, error: BaseException) -> None:
         """Nothing: a damaged server is not mended from here."""

@@ -368,6 +368,8 @@ fix_runs = Table(
     Column("ended_at", String),
     # high; null: normal
     Column("priority", String),
+    # of the queue's message that it was last taken for
+    Column("task_id", String),
     UniqueConstraint("seq"),
     Index("ix_fix_runs_service_seq", "service", "seq"),
     Index("ix_fix_runs_status_seq", "status", "seq"),

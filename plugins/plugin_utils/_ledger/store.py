@@ -13,7 +13,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,9 @@ class Database(Protocol):
     def explained(self, error: BaseException) -> LedgerError:
         """Return what a person can do about an error of the database."""
 
+    def claim(self, name: str) -> AbstractContextManager[bool]:
+        """Have *name* for oneself as long as the block takes; whether nobody else, on any controller, had it."""
+
     def quarantine(self, error: BaseException) -> Path | None:
         """Where *error* says that the ledger is damaged, and it is: move it aside, whole, and return its new path."""
 
@@ -103,6 +106,13 @@ class Store:
                 yield
             finally:
                 self._session = self._kept = None
+
+    def claim(self, name: str) -> AbstractContextManager[bool]:
+        """Have *name* for oneself as long as the block takes, or this process lives; whether nobody else, on any controller, had it.
+
+        A ledger that is a file is of one controller, whose processes can be asked whether they live: there everybody has it.
+        """
+        return self._database.claim(name)
 
     @contextmanager
     def _transaction(self, *, read: bool) -> Iterator[Connection]:
@@ -233,6 +243,10 @@ class Sqlite:
     def explained(self, error: BaseException) -> LedgerError:
         said = str(getattr(error, "orig", None) or error)
         return LedgerError(f"The ledger {self.path} cannot be used: {said}.", way_out(said, self.path))
+
+    def claim(self, name: str) -> AbstractContextManager[bool]:
+        del name
+        return nullcontext(True)
 
     def quarantine(self, error: BaseException) -> Path | None:
         if not _is_damage(error):

@@ -109,23 +109,27 @@ def test_high_comes_first_then_the_oldest(world: World) -> None:
 
 def test_a_dead_runners_fix_run_is_taken_where_it_stood(world: World) -> None:
     run = enqueue(world)
-    world.fix_runs.take(world.mine, run.id)
+    world.fix_runs.take(world.mine, run.id, "message-1")
     world.step(run, "analyze")
-    world.fix_runs.begin(world.mine, run.id, "patch", "task-1")
+    world.fix_runs.begin(world.mine, run.id, "patch")
     world.gone.add(1)
+    # what another message began is not gone on with
+    assert [world.fix_runs.standing(run.id, task) for task in ("", "message-1", "message-2")] == ["free", "free", "over"]
     other = world.another_run(2)
-    again = world.fix_runs.take(other, run.id)
+    again = world.fix_runs.take(other, run.id, "message-1")
     assert (again.status, runner.due(again), again.step("analyze").state) == ("running", "patch", "succeeded")
-    assert world.fix_runs.begin(other, run.id, "patch", "task-2").step("patch").detail["task_id"] == "task-2"
+    assert world.fix_runs.begin(other, run.id, "patch").step("patch").detail["task_id"] == "message-1"
 
 
-def test_a_runner_elsewhere_is_gone_only_for_who_is_alone(world: World) -> None:
+def test_a_runner_elsewhere_is_gone_where_its_message_comes_again(world: World) -> None:
     run = enqueue(world)
-    world.fix_runs.take(world.mine, run.id)
+    world.fix_runs.take(world.mine, run.id, "message-1")
     other = world.another_run(2)
-    with pytest.raises(PifleetError, match="is running"):
-        world.fix_runs.take(other, run.id)
-    assert world.fix_runs.take(other, run.id, alone=True).run_id == world.runs.current(other)
+    assert [world.fix_runs.standing(run.id, task) for task in ("", "message-1", "message-2")] == ["busy", "free", "busy"]
+    for task in ("", "message-2"):
+        with pytest.raises(PifleetError, match="is running"):
+            world.fix_runs.take(other, run.id, task)
+    assert world.fix_runs.take(other, run.id, "message-1").run_id == world.runs.current(other)
     world.fix_runs.begin(other, run.id, "analyze")
     with pytest.raises(PifleetError, match="is not this run's"):
         world.fix_runs.begin(world.mine, run.id, "analyze")
@@ -133,6 +137,15 @@ def test_a_runner_elsewhere_is_gone_only_for_who_is_alone(world: World) -> None:
     with pytest.raises(PifleetError, match="any more"):
         world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.fail(r, "analyze", "", {}, now), process=world.mine)
     assert world.fix_runs.get(run.id).step("analyze").state == "in_progress"
+
+
+def test_what_could_not_be_begun_is_failed_and_can_be_retried(world: World) -> None:
+    run = enqueue(world)
+    given_up = world.fix_runs.give_up(run.id, "no such inventory")
+    assert (given_up.status, given_up.reason) == ("failed", "interrupted: it could not be begun: no such inventory")
+    assert world.fix_runs.requeue(run.id).status == "pending"
+    world.fix_runs.take(world.mine, run.id)
+    assert world.fix_runs.give_up(run.id, "").status == "running"
 
 
 def test_a_retry_goes_into_the_queue(world: World) -> None:

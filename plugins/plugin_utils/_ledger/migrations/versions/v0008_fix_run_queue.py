@@ -14,6 +14,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("fix_runs", sa.Column("priority", sa.String))
+    op.add_column("fix_runs", sa.Column("task_id", sa.String))
     if op.get_bind().dialect.name != "sqlite":
         op.alter_column("fix_runs", "run_id", existing_type=sa.String, nullable=True)
         return
@@ -40,6 +41,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String, nullable=False),
         sa.Column("ended_at", sa.String),
         sa.Column("priority", sa.String),
+        sa.Column("task_id", sa.String),
         sa.PrimaryKeyConstraint("id", name="pk_fix_runs"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_fix_runs_run_id"),
         sa.UniqueConstraint("seq", name="uq_fix_runs_seq"),
