@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -23,6 +24,19 @@ def caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | Non
     return found
 
 
+def permit(*roles: str) -> Callable[[Caller], Caller]:
+    """Return a dependency that lets callers with one of *roles* in, and raises ProblemError 403 for others."""
+
+    def permitted(who: Annotated[Caller, Depends(caller)]) -> Caller:
+        if who.role not in roles:
+            raise ProblemError(
+                HTTPStatus.FORBIDDEN, "forbidden", f"The token {who.name} is of the role {who.role}; this takes {' or '.join(roles)}."
+            )
+        return who
+
+    return permitted
+
+
 def source(who: Annotated[Caller, Depends(caller)], x_pifleet_source: Annotated[str, Header()] = "") -> str:
     """Return the identity whose evidence the caller may send. Raises ProblemError 403 where it says another one, or may send none."""
     if who.role != "sync" or who.source is None:
@@ -33,3 +47,6 @@ def source(who: Annotated[Caller, Depends(caller)], x_pifleet_source: Annotated[
 
 
 Source = Annotated[str, Depends(source)]
+Viewer = Annotated[Caller, Depends(permit("viewer", "operator", "approver"))]
+Operator = Annotated[Caller, Depends(permit("operator"))]
+Approver = Annotated[Caller, Depends(permit("approver"))]

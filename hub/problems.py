@@ -6,11 +6,13 @@ from __future__ import annotations
 import json
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +32,21 @@ class ProblemError(Exception):
         headers = {"WWW-Authenticate": "Bearer"} if self.status is HTTPStatus.UNAUTHORIZED else None
         content = {"type": self.kind, "title": self.status.phrase, "status": int(self.status), "detail": self.detail}
         return Response(json.dumps(content), self.status, headers, "application/problem+json")
+
+
+class ProblemOut(BaseModel):
+    """An error: *type* for programs, *detail* for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return how OpenAPI describes that a path may answer with these errors, beside those of every path."""
+    content = {"application/problem+json": {"schema": ProblemOut.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in (*statuses, 500, 503)}
 
 
 def install(app: FastAPI) -> None:

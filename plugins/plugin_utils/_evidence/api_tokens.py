@@ -15,16 +15,23 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import NoLedgerError, Store
 from sqlalchemy import insert, select, update
 
-Role = Literal["sync"]
+#: *sync* sends evidence, and nothing else; the others are of people and their programs: a *viewer* looks, an *operator* asks for what
+#: changes something, an *approver* permits it. Who may do both has two tokens.
+Role = Literal["sync", "viewer", "operator", "approver"]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token proves. *source*: the identity (``owner/fleet``) whose evidence it may send."""
+    """Whom a token proves. *source*: the identity (``owner/fleet``) whose evidence it may send; else the login of who holds it."""
 
     name: str
     role: str
     source: str | None
+
+    @property
+    def login(self) -> str:
+        """Who asks, or permits, as the ledger has it: the holder's login, never what a request says."""
+        return self.source or self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class Desk:
         if dirty := self.checkout.dirty([place, stack]):
             raise PifleetError(
                 f"Not committed as it is: {', '.join(dirty[:5])}. A fix run patches what is committed.",
-                f"Commit it, or take it back. {_NOTHING}",
+                f"checkout_dirty: commit it, or take it back. {_NOTHING}",
             )
         earlier = self.checkout.before(base, stack)
         case = Case(

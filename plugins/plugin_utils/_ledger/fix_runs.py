@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,6 +55,15 @@ _AnyRow = Row[tuple[object, ...]]
 Change = Callable[[FixRun, str], FixRun]
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many fix runs there are by service and status, steps by service, name and state, and how many seconds these took together."""
+
+    runs: dict[tuple[str, str], int] = field(default_factory=dict)
+    steps: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+
+
 class FixRuns:
     """Each method is one durable transaction; what one returned, every process reads. All raise LedgerError where the ledger cannot be
     used, and PifleetError with nothing changed for what may not be. *gone*: whether a run's process has certainly ended."""
@@ -73,8 +82,12 @@ class FixRuns:
         requester: str,
         parent_id: str = "",
         priority: str = NORMAL,
+        keep: Callable[[FixRun], Sequence[Artifact]] = lambda _run: (),
     ) -> FixRun:
-        """Record a new fix run, and take the service's lock with it. Without a *process* it waits in the queue."""
+        """Record a new fix run, and take the service's lock with it. Without a *process* it waits in the queue.
+
+        *keep*: writes what it begins with.
+        """
         with self._store.write() as db:
             run_id = _run_of(db, process) if process else ""
             self._take_lock(db, service)
@@ -95,6 +108,8 @@ class FixRuns:
             )
             db.execute(insert(fix_runs), {**_row(run), "seq": seq})
             _write_steps(db, run)
+            run = replace(run, artifacts=tuple(keep(run)))
+            _write_artifacts(db, run)
             told = {"instruction": instruction, "node": node, "requester": requester, "parent": parent_id}
             self._tell(db, "fix_run.created", run, told)
             return run
@@ -113,15 +128,15 @@ class FixRuns:
             self._tell(db, "fix_run.resumed", after, {"step": runner.due(after)})
             return after
 
-    def requeue(self, wanted: str, from_step: str = "") -> FixRun:
-        """Let a fix run that ended badly wait in the queue for somebody to go on with it."""
+    def requeue(self, wanted: str, from_step: str = "", requester: str = "") -> FixRun:
+        """Let a fix run that ended badly wait in the queue for somebody to go on with it. *requester*: who asks for that."""
         with self._store.write() as db:
             self._mark_dead(db)
             run = _get(db, wanted)
             after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="", task_id="")
             self._take_lock(db, run.service, mine=wanted)
             self._update(db, run, after)
-            self._tell(db, "fix_run.requeued", after, {"step": runner.due(after)})
+            self._tell(db, "fix_run.requeued", after, {"step": runner.due(after), "requester": requester})
             return after
 
     def take(self, process: Process, wanted: str, task_id: str = "") -> FixRun:
@@ -281,6 +296,28 @@ class FixRuns:
         except NoLedgerError:
             return [], 0
 
+    def tally(self) -> Tally:
+        """Count all fix runs and their steps; nothing where there is no ledger."""
+        by_status = select(fix_runs.c.service, fix_runs.c.status, func.count()).group_by(fix_runs.c.service, fix_runs.c.status)
+        joined = fix_run_steps.join(fix_runs, fix_run_steps.c.fix_run_id == fix_runs.c.id)
+        what = (fix_runs.c.service, fix_run_steps.c.step)
+        by_state = select(*what, fix_run_steps.c.state, func.count()).select_from(joined).group_by(*what, fix_run_steps.c.state)
+        over = fix_run_steps.c.started_at.is_not(None), fix_run_steps.c.ended_at.is_not(None)
+        times = select(*what, fix_run_steps.c.started_at, fix_run_steps.c.ended_at).select_from(joined).where(*over)
+        found = Tally()
+        try:
+            with self._store.read() as db:
+                found.runs.update({(service, status): count for service, status, count in db.execute(by_status)})
+                found.steps.update({(service, step, state): count for service, step, state, count in db.execute(by_state)})
+                for service, step, began, ended in db.execute(
+                    times.where(fix_run_steps.c.started_at != "", fix_run_steps.c.ended_at != "")
+                ):
+                    took = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+                    found.seconds[service, step] = found.seconds.get((service, step), 0.0) + took
+        except NoLedgerError:
+            pass
+        return found
+
     # -- inside -----------------------------------------------------------------------------------------------------------------------
     def _gated(self, db: Connection, run: FixRun, name: str, now: str) -> FixRun:
         if runner.due(run) != name or not runner.needs_approval(run, name):
@@ -346,7 +383,7 @@ class FixRuns:
             _write_steps(db, after)
         if after.artifacts != before.artifacts:
             db.execute(delete(fix_run_artifacts).where(fix_run_artifacts.c.fix_run_id == after.id))
-            db.execute(insert(fix_run_artifacts), [{**asdict(a), "fix_run_id": after.id} for a in after.artifacts])
+            _write_artifacts(db, after)
 
     def _tell(self, db: Connection, kind: str, run: FixRun, told: Mapping[str, Any]) -> None:
         told = {"fix_run": run.id, "service": run.service, "status": run.status, **told}
@@ -460,6 +497,11 @@ def _write_steps(db: Connection, run: FixRun) -> None:
         for number, step in enumerate(run.steps, 1)
     ]
     db.execute(insert(fix_run_steps), rows)
+
+
+def _write_artifacts(db: Connection, run: FixRun) -> None:
+    if run.artifacts:
+        db.execute(insert(fix_run_artifacts), [{**asdict(artifact), "fix_run_id": run.id} for artifact in run.artifacts])
 
 
 def _records(db: Connection, rows: Iterable[Any]) -> list[FixRun]:

@@ -282,8 +282,9 @@ api_tokens = Table(
     # of the token's text, which is kept nowhere
     Column("sha256", KEY, primary_key=True),
     Column("name", String, nullable=False),
-    # sync: evidence of *source* (owner/fleet), and nothing else
+    # sync, viewer, operator, approver
     Column("role", String, nullable=False),
+    # of sync: whose evidence (owner/fleet); else the login of who holds it
     Column("source", String),
     Column("created_at", String, nullable=False),
     Column("expires_at", String, nullable=False),
