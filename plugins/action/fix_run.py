@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction
+from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction, display
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.fix_run import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
@@ -18,19 +18,16 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
     FixRun,
 )
 
-if not MISSING:
+LACKING = MISSING
+if not LACKING:
     try:
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation
-        from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner, text
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
         from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked, Desk
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
     except ImportError as error:
-        LACKING: str | None = str(error)
-    else:
-        LACKING = None
-else:
-    LACKING = None
+        LACKING = str(error)
 
 
 class FixRunAction(LedgerAction):
@@ -39,13 +36,26 @@ class FixRunAction(LedgerAction):
     def use_fix_runs(self) -> str:
         """Find the ledger and the fleet, and return the ledger's place."""
         place = self.use_ledger()
-        if LACKING:
-            raise PifleetError(
-                f"Fix runs need libraries on the controller: {LACKING}.", "Install them: `make env`, or `pip install pydantic`."
-            )
+        self.need("Fix runs", LACKING)
         self._fix_runs = FixRuns(self._store)
         self._desk = Desk(self._root, str(self._variable("stacks_folder") or "stacks"), tuple(self._secrets()))
         return place
+
+    def publish(self) -> None:
+        """Write the figures of all fix runs for Prometheus, where the inventory names a file. One that cannot be costs a warning."""
+        if path := self._textfile():
+            try:
+                metrics.write(self._root / path, self._fix_runs.tally())
+            except OSError as error:
+                display.warning(f"{path} cannot be written: {error.strerror or error}. The figures of fix runs are not up to date there.")
+
+    def _textfile(self) -> str:
+        path = str(self._variable("fix_runs_textfile") or "")
+        if path and not path.endswith(metrics.SUFFIX):
+            raise PifleetError(
+                f"fix_runs_textfile is {path}.", f"node-exporter reads files that end with {metrics.SUFFIX} alone. Nothing was recorded."
+            )
+        return path
 
     def _asked(self, params: dict[str, Any]) -> Asked:
         """What the command line asks for, checked."""
@@ -90,7 +100,11 @@ class ActionModule(FixRunAction):
         }
         if self._task.check_mode and params["do"] != "plan":
             return {"changed": False, "ledger": place}
-        return {"changed": False, "ledger": place, **does[params["do"]](params)}
+        self._textfile()  # a bad name is refused before anything is recorded
+        result = does[params["do"]](params)
+        if result.get("changed"):
+            self.publish()
+        return {"changed": False, "ledger": place, **result}
 
     def _plan(self, params: dict[str, Any]) -> dict[str, Any]:
         """Refuse what can be refused before anything is recorded; say which node it is about."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.pifleet.ops.plugins.action.fix_run import LACKING, FixRunAction
-from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.fix_run_host import ARGUMENT_SPEC
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
@@ -21,16 +20,19 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
     BUILD,
     IN_PROGRESS,
     PATCH,
+    PINNED,
     RESTART,
     ROLLBACK,
+    UNPINNED,
     VERIFY,
     ActionPlan,
     Artifact,
     FixRun,
 )
 
-if not (MISSING or LACKING):
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
+if not LACKING:
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, planner, runner, text
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
     from ansible_collections.pifleet.ops.plugins.plugin_utils._stacks_source import Checkout as Source
 
@@ -61,6 +63,8 @@ class ActionModule(FixRunAction):
         self._params = params
         self.use_fix_runs()
         process.end_with_parent()
+        if params["step"] == "unpin":
+            return self._unpin()
         if self._task.check_mode:
             return self._preview() if params["step"] == ANALYZE else self._told(None)
         step, run = params["step"], self._fix_runs.get(params["fix_run_id"])
@@ -76,6 +80,7 @@ class ActionModule(FixRunAction):
             self._clear(run)
             lines += metrics.of_run(run)
         metrics.send(lines, str(self._variable("fix_runs_statsd_host") or ""), int(self._variable("fix_runs_statsd_port") or _STATSD_PORT))
+        self.publish()
         return {**self._told(run), "changed": step not in (ANALYZE, VERIFY), "lines": done.lines}
 
     # -- one step ---------------------------------------------------------------------------------------------------------------------
@@ -119,20 +124,14 @@ class ActionModule(FixRunAction):
     def _preview(self) -> dict[str, Any]:
         """A check: the node is looked at, and the plan is shown."""
         asked = self._asked(self._params)
-        profile = asked.profile
-        found = self._module(
-            "look", self._place(profile.stack, profile.service), files=self._desk.files(asked), health={"url": profile.health.url}
-        )
+        found = self._look(asked, checks=[])  # a check runs nothing in a container
         planned = self._desk.plan(asked, {**found["seen"], "log": found["log"]})
         shown = text.plan(planned.plan, self._desk.shown_diff(planned))
         return {**self._told(None), "changed": True, "lines": shown.splitlines()}
 
     def _analyze(self, run: FixRun) -> Done:
         asked = self._desk.ask(run.service, run.instruction, self._patch_of(run))
-        profile = asked.profile
-        found = self._module(
-            "look", self._place(profile.stack, profile.service), files=self._desk.files(asked), health={"url": profile.health.url}
-        )
+        found = self._look(asked, planner.checks_of(asked.profile))
         seen = found["seen"]
         try:
             planned = self._desk.plan(asked, {**seen, "log": found["log"]})
@@ -141,11 +140,21 @@ class ActionModule(FixRunAction):
         planned_run = replace(run, plan=planned.plan)
         return Done(
             message=planned.plan.summary,
-            detail={"well": seen["health"]["ok"], "said": seen["health"]["said"]},
+            detail={"well": seen["health"]["ok"], "said": seen["health"]["said"], "checks": seen["health"]["checks"]},
             artifacts=self._desk.keep_analysis(run, seen, found["log"], planned),
             plan=planned.plan,
             candidate=self._desk.candidate(planned_run, planned),
             lines=text.plan(planned.plan, self._desk.shown_diff(planned)).splitlines(),
+        )
+
+    def _look(self, asked: Asked, checks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        profile = asked.profile
+        return self._module(
+            "look",
+            self._place(profile.stack, profile.service),
+            files=self._desk.files(asked),
+            health={"url": profile.health.url, "checks": list(checks)},
+            reconcile=self._params["reconcile"],
         )
 
     # -- patch, build, restart, verify ------------------------------------------------------------------------------------------------
@@ -180,8 +189,23 @@ class ActionModule(FixRunAction):
         log = self._desk.keep(run, "verify.log", VERIFY, found["log"])
         if found["error"]:
             return Done(error=found["error"], artifacts=[log])
-        self._desk.checkout.keep(run.candidate)
-        return Done(message=f"well, and committed as {run.candidate[:12]}", detail=found["seen"], artifacts=[log])
+        if plan.keep == PINNED:
+            self._module("pin", self._place_of(run), target={"revision": run.candidate})
+            kept = f"pinned at {run.candidate[:12]}"
+        else:
+            self._desk.checkout.keep(run.candidate)
+            kept = f"committed as {run.candidate[:12]}"
+        return Done(message=f"well, and {kept}", detail=found["seen"], artifacts=[log])
+
+    def _unpin(self) -> dict[str, Any]:
+        run = self._fix_runs.get(self._params["fix_run_id"])
+        if not run.holds:
+            raise PifleetError(f"The fix run {run.id} holds nothing pinned.", "`playbooks/stacks_status.yml` shows what is.")
+        if not self._task.check_mode:
+            self._module("pin", self._place_of(run))
+            run = self._fix_runs.change(run.id, "fix_run.unpinned", lambda found, now: runner.note(found, VERIFY, {UNPINNED: now}))
+            self._desk.checkout.forget(run.id)
+        return {"changed": True, "outcome": "", "message": f"{_plan(run).stack} is pinned no more", "status": run.status, "lines": []}
 
     # -- rollback ---------------------------------------------------------------------------------------------------------------------
     def _roll_back(self, run: FixRun) -> Done:
@@ -193,14 +217,19 @@ class ActionModule(FixRunAction):
             base = checkout.revert(run.candidate)
             log.append(f"reverted {run.candidate} by {base}")
         before = self._module("restore", self._place_of(run), fix_run_id=run.id, target=self._target(base, run))["seen"]["before"]
-        log.append(f"files of {base}, image {before['image_id'] or '(none)'} as {before['reference']}")
-        log.append(_json(self._reconcile(plan, base, f"Take back: {self._desk.message(run)}")))
+        if before:
+            log.append(f"files of {base}, image {before['image_id'] or '(none)'} as {before['reference']}")
+            log.append(_json(self._reconcile(plan, base, f"Take back: {self._desk.message(run)}")))
+        else:
+            log.append("nothing was changed on the node yet")
         found = self._module("compare", self._place_of(run), fix_run_id=run.id, files=self._inside(plan))["seen"]
         wrong = _differences(plan, before, found, self._inside(plan))
         log += [f"{path}: sha256 {state['sha256'] or state['kind']}" for path, state in found["files"].items()]
         log += [f"{c['name']}: image {c['image_id']}, {c['state']}" for c in found["containers"]]
         if not wrong and was_well:
-            health = {**plan.steps[VERIFY], "checks": plan.steps[ROLLBACK]["checks"]}
+            # a check that failed before is not asked of what was there before
+            held = run.step(ANALYZE).detail.get("checks") or {}
+            health = {**plan.steps[VERIFY], "checks": [check for check in plan.steps[ROLLBACK]["checks"] if held.get(check["name"])]}
             seen = self._module("verify", self._place_of(run), health=health)
             log.append(seen["log"])
             wrong = seen["error"]
@@ -211,7 +240,8 @@ class ActionModule(FixRunAction):
 
     def _clear(self, run: FixRun) -> None:
         """Forget on the node and in git what was kept for a rollback. What cannot be forgotten now harms nobody."""
-        self._desk.checkout.forget(run.id)
+        if not run.holds:  # else it is the only place that has the patch
+            self._desk.checkout.forget(run.id)
         if run.step(PATCH).started_at and run.step(ROLLBACK).state != "failed":
             try:
                 self._module("release", self._place_of(run), fix_run_id=run.id)
@@ -308,9 +338,9 @@ def _differences(plan: ActionPlan, before: Mapping[str, Any], found: Mapping[str
         for change, path in zip(plan.files, paths, strict=True)
         if (found["files"][path]["sha256"] if found["files"][path]["kind"] == "file" else "") != change.before
     ]
-    if before["image_id"] and found["named"] != before["image_id"]:
+    if before.get("image_id") and found["named"] != before["image_id"]:
         wrong.append(f"the image {before['reference']}")
-    if before["containers"] and [c["image_id"] for c in found["containers"]] != [before["image_id"]] * len(before["containers"]):
+    if before.get("containers") and [c["image_id"] for c in found["containers"]] != [before["image_id"]] * len(before["containers"]):
         wrong.append("what its containers run")
     return f"not as it was: {', '.join(wrong)}" if wrong else ""
 

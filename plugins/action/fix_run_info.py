@@ -7,11 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.action.fix_run import LACKING, FixRunAction
-from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.fix_run_info import ARGUMENT_SPEC
 
-if not (MISSING or LACKING):
+if not LACKING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import text
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import text_of, utc_now
 

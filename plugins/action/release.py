@@ -11,7 +11,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.modules.release import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import DEPLOY, MIGRATE_POST, MIGRATE_PRE, ROLLBACK, Plan, Release
 
-if not MISSING:
+LACKING = MISSING
+if not LACKING:
     try:
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
@@ -20,11 +21,7 @@ if not MISSING:
         from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.desk import Asked, Desk, Planned
         from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.history import Wanted
     except ImportError as error:
-        LACKING: str | None = str(error)
-    else:
-        LACKING = None
-else:
-    LACKING = None
+        LACKING = str(error)
 
 
 class ReleaseAction(LedgerAction):
@@ -33,10 +30,7 @@ class ReleaseAction(LedgerAction):
     def use_releases(self) -> str:
         """Find the ledger and the fleet, and return the ledger's place."""
         place = self.use_ledger()
-        if LACKING:
-            raise PifleetError(
-                f"Releases need libraries on the controller: {LACKING}.", "Install them: `make env`, or `pip install pydantic`."
-            )
+        self.need("Releases", LACKING)
         if not self.reads:
             process.end_with_parent()
         self._releases = Releases(self._store)

@@ -10,13 +10,12 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.pifleet.ops.plugins.action.release import LACKING, ReleaseAction
-from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._release_host.project import Places
 from ansible_collections.pifleet.ops.plugins.modules.release_host import ARGUMENT_SPEC, REQUIRED_IF
 from ansible_collections.pifleet.ops.plugins.plugin_utils._releases.model import COMPLETED, FAILED, FINALIZE, ROLLOUT, Release
 
-if not (MISSING or LACKING):
+if not LACKING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._releases import desk
 
 _PHASES = {"rollout": ROLLOUT, "prune": FINALIZE, "images": ""}

@@ -69,6 +69,13 @@ class LedgerAction(ControllerAction):
         self._process = process.identify(os.getppid())
         return self._store.name
 
+    def need(self, what: str, lacking: str | None) -> None:
+        """Raise PifleetError where *what* needs a library that is *lacking* beside those of the ledger."""
+        if lacking:
+            raise PifleetError(
+                f"{what} need libraries on the controller: {lacking}.", "Install them: `make env`, or `pip install pydantic`."
+            )
+
     def _ledger(self, url: str) -> Store:
         """The ledger that ``evidence.yml`` names, where sync and the service look as well; *url*: of a variable."""
         settings = identity.load(self._root)

@@ -19,10 +19,12 @@ description:
   - A step that fails does not fail the task, so that V(rollback) can follow; M(pifleet.ops.fix_run) with C(do=finish) does.
 options:
   step:
-    description: The step.
+    description:
+      - The step.
+      - V(unpin) is none, but lets go of the stack that the fix run holds at its patch (C(keep) of its profile).
     type: str
     required: true
-    choices: [analyze, patch, build, restart, verify, rollback]
+    choices: [analyze, patch, build, restart, verify, rollback, unpin]
   fix_run_id:
     description: The fix run. Not needed in check mode.
     type: str
@@ -42,7 +44,7 @@ options:
   do:
     description: What the action asks the module for. Set by the action.
     type: str
-    choices: [look, patch, build, verify, restore, compare, release]
+    choices: [look, patch, build, verify, pin, restore, compare, release]
   place:
     description: Where the service is on the node. Set by the action.
     type: dict
@@ -115,23 +117,26 @@ error:
   returned: by the module
 """
 
+import re
 import time
+from dataclasses import replace
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
-from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, service, verify
-from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import prepare, refresh
+from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin, service, verify
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force, prepare, refresh
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import local, options, reconcile
 
 ARGUMENT_SPEC = {
-    "step": {"type": "str", "required": True, "choices": ["analyze", "patch", "build", "restart", "verify", "rollback"]},
+    "step": {"type": "str", "required": True, "choices": ["analyze", "patch", "build", "restart", "verify", "rollback", "unpin"]},
     "fix_run_id": {"type": "str"},
     "reconcile": {"type": "dict", "default": {}},
     "service": {"type": "str"},
     "instruction": {"type": "str"},
     "patch_file": {"type": "path"},
-    "do": {"type": "str", "choices": ["look", "patch", "build", "verify", "restore", "compare", "release"]},
+    "do": {"type": "str", "choices": ["look", "patch", "build", "verify", "pin", "restore", "compare", "release"]},
     "place": {"type": "dict", "default": {}},
     "files": {"type": "list", "elements": "str", "default": []},
     "target": {"type": "dict", "default": {}},
@@ -150,6 +155,7 @@ def main():
             "patch": patch,
             "build": build,
             "verify": verified,
+            "pin": pinned,
             "restore": restore,
             "compare": compare,
             "release": release,
@@ -169,6 +175,8 @@ def look(params, of):
     table = of.defined()
     containers = of.containers()
     ok, said = verify.look(params["health"].get("url", ""), containers)
+    # what a check said of a service that is not well says nothing of the check
+    held = {check["name"]: verify.check(of, containers[0], check)[0] for check in params["health"].get("checks", ())} if ok else {}
     status = refresh.status(RefreshPlaces.below())
     seen = {
         "revision": status.revision,
@@ -177,10 +185,24 @@ def look(params, of):
         "built": bool(table.get("build")),
         "others": table["others"],
         "containers": containers,
-        "health": {"ok": ok, "said": said},
+        "health": {"ok": ok, "said": said, "checks": held},
+        "stack": stack_of(params["reconcile"], of.place),
         "memory": str(next((c["memory"] for c in containers if c["memory"]), "")),
     }
     return {"changed": False, "seen": seen, "log": scrub("".join(of.log(c["id"]) for c in containers), of.secrets(table))}
+
+
+def stack_of(given, place):
+    """Return what M(pifleet.ops.stack_info) says of the stack, of its drift and its last error what is the service's own."""
+    with in_force.desired_state(given["path"]) as tracked:
+        settings = replace(options.settings(given), only=(place.stack,), tracked=tracked)
+        report = reconcile.info(settings, local.ports())
+    found = next((status for status in report.stacks if status.name == place.stack), None)
+    if found is None:
+        return {}
+    drift = [{"service": d.service, "reason": d.reason, "detail": d.detail} for d in found.drift if d.service in ("", place.service)]
+    failed = found.last_error if re.search(rf"\b{re.escape(place.service)}\b", found.last_error) else ""
+    return {"status": found.status, "last_error": failed, "drift": drift, "pinned": found.pinned}
 
 
 def patch(params, of):
@@ -222,11 +244,18 @@ def verified(params, of):
     }
 
 
+def pinned(params, of):
+    """Hold the stack at the revision C(target), or let go of it."""
+    return {"changed": pin.pin(of.place, params["target"].get("revision", ""))}
+
+
 def restore(params, of):
     """Bring the revision of before, the image's name, and the record of the stack."""
     kept = hold.Hold(params["fix_run_id"], of)
+    pin.pin(of.place, "")  # where it was cut off after the service was found well
     bring(params["target"])
-    return {"changed": True, "seen": {"before": public(kept.restore())}}
+    before = kept.restore()
+    return {"changed": before is not None, "seen": {"before": public(before or {})}}
 
 
 def compare(params, of):

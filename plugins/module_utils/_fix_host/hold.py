@@ -72,8 +72,13 @@ class Hold:
             return None
         return found if isinstance(found, dict) else None
 
-    def restore(self) -> dict[str, Any]:
-        """Give the image its name back, and the stack its record, so that what is brought back counts as what was there. Return it."""
+    def restore(self) -> dict[str, Any] | None:
+        """Give the image its name back, and the stack its record, so that what is brought back counts as what was there. Return it.
+
+        None where nothing was kept: then nothing was changed either.
+        """
+        if not os.path.exists(self._note):
+            return None
         before = self.known()
         if before is None:
             raise PifleetError("What was there before this fix run is not known on the node.", "Its image has to be found by hand.")

@@ -19,8 +19,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stacks.files import c
 
 #: lines of a container's log that an analysis takes
 LOG_LINES = 200
-#: characters of what a command said that are handed over
-_MOST = 4 << 20
+#: bytes of what a build, a container or a check said that are kept, however much that was: its beginning and its end
+_MOST = 2 << 20
 _SECRET = re.compile(r"pass|token|secret|key|credential", re.I)
 
 
@@ -88,8 +88,8 @@ class Service:
 
     def log(self, container: str) -> str:
         """Return the end of a container's log, both streams."""
-        done = self._run(["docker", "logs", "--tail", str(LOG_LINES), container], timeout=30)
-        return f"{done.stdout}{done.stderr}"[-_MOST:]
+        done = self._run(["docker", "logs", "--tail", str(LOG_LINES), container], timeout=30, most=_MOST)
+        return f"{done.stdout}{done.stderr}"
 
     # -- changing ---------------------------------------------------------------------------------------------------------------------
     def build(self, table: Mapping[str, Any], timeout: float) -> str:
@@ -100,8 +100,8 @@ class Service:
         if not table.get("build") and self.image_id(table["image"]):
             return f"{table['image']} is here, and is not built.\n"
         verb = ("build",) if table.get("build") else ("pull", "--quiet")
-        done = self._compose(*verb, self.place.service, timeout=timeout)
-        said = f"{done.stdout}{done.stderr}"[-_MOST:]
+        done = self._compose(*verb, self.place.service, timeout=timeout, most=_MOST)
+        said = f"{done.stdout}{done.stderr}"
         if not done.ok:
             raise StepError(f"{' '.join(verb[:1])} of {self.place.service} ended with exit code {done.rc}: {_said(done)}", said)
         return f"{said}\n{table['image']} is {self.image_id(table['image'])}\n"
@@ -121,16 +121,16 @@ class Service:
 
     def execute(self, container: str, words: Sequence[str], timeout: float) -> Completed:
         """Run a command in a container; there is no shell."""
-        return self._run(["docker", "exec", container, *words], timeout=timeout)
+        return self._run(["docker", "exec", container, *words], timeout=timeout, most=_MOST)
 
-    def _compose(self, *words: str, timeout: float) -> Completed:
+    def _compose(self, *words: str, timeout: float, most: int = 0) -> Completed:
         files = compose_files(self.place.folder, self.place.roles)
         if not files:
             raise PifleetError(f"{self.place.folder} has no compose file on the node.", "Run playbooks/stacks.yml, which brings it.")
         given = [part for file in files for part in ("-f", file)]
         call = ["docker", "compose", "--ansi", "never", "-p", self.place.project, "--project-directory", self.place.folder, *given, *words]
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("DOCKER_")}
-        return self._run(call, timeout=timeout, env=kept, bare=True)
+        return self._run(call, timeout=timeout, env=kept, bare=True, most=most)
 
     def _must(self, *words: str) -> Completed:
         done = self._run(["docker", *words], timeout=120)
@@ -156,6 +156,7 @@ def _container(entry: Mapping[str, Any]) -> dict[str, Any]:
         "image_id": entry["Image"],
         "state": state["Status"],
         "exit_code": state["ExitCode"],
+        "error": scrub(state.get("Error") or ""),
         "oom_killed": bool(state.get("OOMKilled")),
         "health": (state.get("Health") or {}).get("Status") or "",
         "restarts": entry.get("RestartCount") or 0,

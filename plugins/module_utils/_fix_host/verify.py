@@ -65,6 +65,14 @@ def look(url: str, containers: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
     return True, "it runs and answers"
 
 
+def check(service: Service, container: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[bool, str, str]:
+    """Run a check in a container, and return whether it ended with 0, why not, and what it said."""
+    done = service.execute(container["id"], wanted["argv"], float(wanted["timeout"]))
+    said = scrub(f"{done.stdout}{done.stderr}".strip())[-2000:]
+    why = f"the check {wanted['name']} ended with exit code {done.rc}"
+    return done.ok, "" if done.ok else why, f"check {wanted['name']}: exit code {done.rc}: {said}"
+
+
 def verify(
     service: Service, health: Health, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
 ) -> tuple[bool, str, list[str]]:
@@ -86,10 +94,9 @@ def verify(
         if clock() - began + health.interval > health.timeout:
             return False, f"not well for {health.samples} looks within {health.timeout:g} seconds: {why}", lines
         sleep(health.interval)
-    for check in health.checks:
-        done = service.execute(containers[0]["id"], check["argv"], float(check["timeout"]))
-        said = scrub(f"{done.stdout}{done.stderr}".strip())[-2000:]
-        lines.append(f"check {check['name']}: exit code {done.rc}: {said}")
-        if not done.ok:
-            return False, f"the check {check['name']} ended with exit code {done.rc}", lines
+    for wanted in health.checks:
+        ok, why, said = check(service, containers[0], wanted)
+        lines.append(said)
+        if not ok:
+            return False, why, lines
     return True, f"well for {health.samples} looks", lines

@@ -58,6 +58,11 @@ class RefreshPlaces:
         return self.state / "staging"
 
     @property
+    def records(self) -> Path:
+        """What is kept of each stack."""
+        return self.state.parent / "stacks"
+
+    @property
     def repository(self) -> Path:
         """Cache of the git repository, bare: nothing is lost with it."""
         return self.state / "repository.git"

@@ -166,7 +166,7 @@ def damage(places: RefreshPlaces) -> str:
 def _damage(places: RefreshPlaces, active: Checkout) -> str:
     if places.pending.exists():
         return INTERRUPTED
-    whole = (places.tree / active.folder).is_dir() and not desired_tree.differences(places.tree, active.files, active.files, active.folder)
+    whole = (places.tree / active.folder).is_dir() and not _differences(places, active.files, active.files, active.folder)
     return "" if whole else DIVERGED
 
 
@@ -196,7 +196,7 @@ def _check_out(places: RefreshPlaces, target: Target, folder: str, archive: Path
     digest = desired_tree.sha256_of(archive) or ""
     wanted = Checkout(target.revision, target.commit_message, folder, digest, desired_tree.read_manifest(archive))
     before = {**_files(_noted(places.active)), **_files(_noted(places.pending))}
-    found = desired_tree.differences(places.tree, wanted.files, before, folder)
+    found = _differences(places, wanted.files, before, folder)
     # a link of somebody else in the place of the folder would lead the writes elsewhere
     if places.tree.is_symlink():
         places.tree.unlink()
@@ -208,7 +208,7 @@ def _check_out(places: RefreshPlaces, target: Target, folder: str, archive: Path
         with alone():
             atomic_file.write_atomic(places.pending, checkout.to_json(pending))
             desired_tree.carry_out(places.staging, places.tree, found)
-        left = desired_tree.differences(places.tree, wanted.files, before, folder)
+        left = _differences(places, wanted.files, before, folder)
         if left:
             what = f"{places.tree / left[0].path} is {left[0].reason} again right after the checkout."
             raise PifleetError(what, "Something else writes there: stop it, and run again.")
@@ -218,6 +218,19 @@ def _check_out(places: RefreshPlaces, target: Target, folder: str, archive: Path
     atomic_file.write_atomic(places.active, checkout.to_json(wanted))
     places.pending.unlink(missing_ok=True)
     _clear(places)
+
+
+def _differences(
+    places: RefreshPlaces, wanted: checkout.Manifest, before: checkout.Manifest, folder: str
+) -> tuple[desired_tree.Difference, ...]:
+    """What is not as wanted, without the folders of stacks that are held at a revision: they keep the files of that."""
+    found = desired_tree.differences(places.tree, wanted, before, folder)
+    if not found:
+        return found
+    from ansible_collections.pifleet.ops.plugins.module_utils._stacks import state  # here: where nothing differs, it is not needed
+
+    held = tuple(f"{folder}/{name}/" for name in state.pinned(str(places.records)))
+    return tuple(difference for difference in found if not difference.path.startswith(held))
 
 
 def _clear(places: RefreshPlaces) -> None:

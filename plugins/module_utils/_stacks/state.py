@@ -107,6 +107,11 @@ def load_one(folder: str, project: str, owner: str) -> Record | None:
     return record if record.owner == owner else None
 
 
+def pinned(folder: str) -> list[str]:
+    """Return the names of the stacks that are held at a revision."""
+    return sorted(record.name for record in load(folder)[0].values() if record.pinned)
+
+
 def save(folder: str, record: Record) -> None:
     """Keep *record*. Raises PifleetError where the disk does not take it; what was kept before then stays."""
     text = json.dumps({"version": VERSION, **asdict(record)}, separators=(",", ":"), ensure_ascii=False)

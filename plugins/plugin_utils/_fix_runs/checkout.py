@@ -13,11 +13,9 @@ from pathlib import Path
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import Edit
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import MOST, Tree
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import REFS, Edit
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import MOST, PLAIN, Tree
 
-#: where candidates are kept from git's pruning
-REFS = "refs/pifleet/fix-runs/"
 _NOTHING = "Nothing was recorded."
 
 
@@ -60,6 +58,10 @@ class Checkout:
         """Return a file at *commit*, None where there is none."""
         found = self._git("cat-file", "blob", f"{commit}:{path}")
         return found.stdout if found.ok else None
+
+    def mode(self, commit: str, path: str) -> str:
+        """Return git's mode of a file at *commit*, empty where there is none."""
+        return self._must("The commit cannot be read", "ls-tree", "--format=%(objectmode)", commit, "--", path).strip()
 
     def names(self, commit: str, folder: str) -> list[str]:
         """Return the names of the files in a folder at *commit*."""
@@ -116,9 +118,7 @@ class Checkout:
             self._must("The commit cannot be read", "read-tree", base, **env)
             for edit in edits:
                 blob = self._must("The patch cannot be stored", "hash-object", "-w", "--stdin", stdin=edit.after).strip()
-                mode = (
-                    self._must("The commit cannot be read", "ls-tree", "--format=%(objectmode)", base, "--", edit.path).strip() or "100644"
-                )
+                mode = edit.mode or self.mode(base, edit.path) or PLAIN
                 self._must("The patch cannot be stored", "update-index", "--add", "--cacheinfo", f"{mode},{blob},{edit.path}", **env)
             tree = self._must("The patch cannot be stored", "write-tree", **env).strip()
         who = {

@@ -17,7 +17,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import instr
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.artifacts import Artifacts
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, ActionPlan, Artifact, Edit, FixRun
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import allowed
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import PLAIN, allowed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet, Profile
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Registry, diff, shipped
 
@@ -135,6 +135,11 @@ class Desk:
                 f"({asked.base[:12]}).",
                 f"Bring it there first (playbooks/stacks.yml), so that {stack} alone changes. Nothing was changed.",
             )
+        if (seen.get("stack") or {}).get("pinned"):
+            raise PifleetError(
+                f"The stack {asked.profile.stack} is pinned on {asked.profile.node}, as an earlier fix run left it.",
+                "Let go of it first: playbooks/fix.yml -e unpin=ID, of that fix run. Nothing was changed.",
+            )
         case = replace(asked.case, seen=seen)
         proposal = planner.propose(case, self._registry)
         if proposal is None:
@@ -160,13 +165,15 @@ class Desk:
         plan = run.plan
         if plan is None or not run.candidate:
             raise PifleetError(f"The fix run {run.id} has no plan.")
-        edits = [
-            Edit(change.path, self.checkout.text(plan.base, change.path), self.checkout.text(run.candidate, change.path) or "")
-            for change in plan.files
-        ]
+        edits = [self._edit_of(plan.base, run.candidate, change.path) for change in plan.files]
         others = self.checkout.changed(plan.base, run.candidate)
         if planner.sha256(diff.render(edits)) != plan.diff_sha256 or others != sorted(change.path for change in plan.files):
             raise PifleetError(f"The commit {run.candidate[:12]} is not the patch of the plan {plan.digest[:12]}.", "It was changed since.")
+
+    def _edit_of(self, base: str, candidate: str, path: str) -> Edit:
+        modes = [self.checkout.mode(commit, path) for commit in (base, candidate)]
+        mode = modes[1] if modes[1] != (modes[0] or PLAIN) else ""
+        return Edit(path, self.checkout.text(base, path), self.checkout.text(candidate, path) or "", mode)
 
     # -- artifacts --------------------------------------------------------------------------------------------------------------------
     def keep(self, run: FixRun, name: str, step: str, text: str) -> Artifact:

@@ -31,17 +31,27 @@ NONE, PRE_RUN, PRE_VERIFY = "none", "pre-run", "pre-verify"
 #: the step that may not begin without it
 GATES: Mapping[str, str] = {PRE_RUN: PATCH, PRE_VERIFY: VERIFY}
 
+#: where git keeps the commit with a patch, the candidate, from being pruned
+REFS = "refs/pifleet/fix-runs/"
+
+# -- what becomes of a patch that verified --------------------------------------------------------------------------------------------
+COMMIT, PINNED = "commit", "pinned"
+#: when a pinned stack was let go of, in the detail of its verification
+UNPINNED = "unpinned_at"
+
 # -- status of an approval as a fix run shows it --------------------------------------------------------------------------------------
 NOT_REQUIRED, AWAITS, GRANTED = "not_required", "awaiting", "granted"
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One file of a patch, by its *path* below the repository's root. *before*: None for one that is new."""
+    """One file of a patch, by its *path* below the repository's root. *before*: None for one that is new; *mode*: git's of the file, where
+    it gets another one than it has, or than a new file has."""
 
     path: str
     before: str | None
     after: str
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class ActionPlan:
     steps: Mapping[str, Mapping[str, Any]]
     approver_roles: tuple[str, ...] = ()
     valid_for_minutes: int = 30
-    keep: str = "commit"
+    keep: str = COMMIT
 
     def as_table(self) -> dict[str, Any]:
         """Return the plan as JSON holds it; ``plan_of`` makes it a plan again."""
@@ -172,6 +182,13 @@ class FixRun:
     @property
     def is_open(self) -> bool:
         return self.status in OPEN
+
+    @property
+    def holds(self) -> bool:
+        """Whether its stack is pinned at its patch."""
+        return (
+            self.status == SUCCEEDED and self.plan is not None and self.plan.keep == PINNED and not self.step(VERIFY).detail.get(UNPINNED)
+        )
 
     @property
     def plan_digest(self) -> str:

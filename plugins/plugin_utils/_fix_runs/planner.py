@@ -67,9 +67,14 @@ def plan(service: str, base: str, profile_sha256: str, case: Case, proposal: Pro
                 "checks": _checks(case),
             },
             # what the instruction asks for besides need not have held before
-            ROLLBACK: {"base": base, "files": [edit.path for edit in edits], "checks": _filled_in(profile, _of_profile(profile))},
+            ROLLBACK: {"base": base, "files": [edit.path for edit in edits], "checks": checks_of(profile)},
         },
     )
+
+
+def checks_of(profile: Profile) -> list[dict[str, object]]:
+    """Return the commands of the profile that verify the service, as they are run."""
+    return _filled_in(profile, _of_profile(profile))
 
 
 def sha256(text: str) -> str:

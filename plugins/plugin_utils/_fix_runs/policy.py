@@ -14,8 +14,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import PRE_RUN, Edit
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Profile
 
-#: git's mode of a symbolic link: https://git-scm.com/docs/git-fast-import (filemodify)
-LINK = "120000"
+#: git's modes of a symbolic link and of files: https://git-scm.com/docs/git-fast-import (filemodify)
+LINK, PLAIN, EXECUTABLE = "120000", "100644", "100755"
 #: characters of a file that is patched; a person reads the diff of it
 MOST = 1 << 20
 _COMPOSE = re.compile(r"(docker-)?compose(\.[\w.-]+)?\.ya?ml")
@@ -70,6 +70,8 @@ def refuse_edits(edits: Iterable[Edit], tree: Tree, profile: Profile) -> None:
             raise PifleetError(f"{edit.path} is not below {tree.folder}/, the folder of the stack.", _NOTHING)
         path = edit.path.removeprefix(f"{tree.folder}/")
         refuse_path(path, tree, profile)
+        if edit.mode not in ("", PLAIN, EXECUTABLE):
+            raise PifleetError(f"{edit.path} would be no plain file.", _NOTHING)
         if len(edit.after) > MOST:
             raise PifleetError(f"{edit.path} would have more than {MOST >> 20} MB.", _NOTHING)
         if is_compose(path):

@@ -104,7 +104,7 @@ class Timeouts(_Part):
 
 class Profile(_Part):
     """*service*: in the compose file; *files*: globs of those a fix run may change, below the stack's folder; *compose_keys*: globs of the
-    service's keys it may change; *keep*: what becomes of a patch that verified."""
+    service's keys it may change; *keep*: a patch that verified is committed to the desired state, or the stack stays pinned at it."""
 
     stack: Stack
     service: Name
@@ -116,7 +116,7 @@ class Profile(_Part):
     timeouts: Timeouts = Timeouts()
     risk: Literal["low", "medium", "high"] = "low"
     approval: Approval = Approval()
-    keep: Literal["commit"] = "commit"
+    keep: Literal["commit", "pinned"] = "commit"
 
     @model_validator(mode="after")
     def _complete(self) -> Profile:

@@ -10,7 +10,15 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import AWAITING, GATES, ROLLBACK_FAILED, ActionPlan, FixRun, Step
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
+    AWAITING,
+    GATES,
+    REFS,
+    ROLLBACK_FAILED,
+    ActionPlan,
+    FixRun,
+    Step,
+)
 
 _MARKS = {"pending": " ", "in_progress": ">", "succeeded": "+", "failed": "!", "skipped": "-"}
 
@@ -64,6 +72,11 @@ def way_on(run: FixRun) -> list[str]:
             f"1. playbooks/stacks.yml --limit {run.node} brings the files of the checkout ({base[:12]}) to the node.",
             "2. `docker images pifleet-fix/*` on the node lists the image that ran before; `docker tag` gives it its name back.",
             f"3. playbooks/fix.yml -e retry={run.id} tries the rollback again.",
+        ]
+    if run.holds:
+        return [
+            f"its stack is pinned on {run.node}: `git merge {REFS}{run.id}` commits the patch to the desired state, and",
+            f"playbooks/fix.yml -e unpin={run.id} lets go of it",
         ]
     if run.interrupted:
         return [f"was interrupted: playbooks/fix.yml -e retry={run.id} goes on with it"]

@@ -26,14 +26,20 @@ from tests.support.stack_node import APP
 HERE = Path(__file__).resolve().parent
 NODE, OTHER = "fix-1.local", "fix-2.local"
 BASE = "pifleet/lab-python:1"
+SHIM, CALLS = "/usr/local/bin/docker", "/run/pifleet-test-calls"
 
 #: puts the wheels that requirements.txt names into site-packages, as pip does, without a network
 INSTALL = """\
-import pathlib, re, sys, zipfile
+import pathlib, re, sys, time, zipfile
 for line in pathlib.Path("/build/requirements.txt").read_text().split("\\n"):
     found = re.match(r"([\\w.-]+)==([\\w.]+)", line)
     if not found:
         continue
+    if found[1] == "endless":
+        for _line in range(1_000_000):
+            print("x" * 99)
+        print("and now for ever", flush=True)
+        time.sleep(3600)
     wheel = pathlib.Path(f"/build/wheels/{found[1]}-{found[2]}-py3-none-any.whl")
     if not wheel.exists():
         sys.exit(f"ERROR: No matching distribution found for {line}")
@@ -46,8 +52,10 @@ sys.path.insert(0, "/site")
 import greeting
 MODE = os.environ["MODE"]
 class Handler(http.server.BaseHTTPRequestHandler):
+    asked = 0
     def do_GET(self):
-        ok = greeting.WELL and MODE != "bad"
+        Handler.asked += 1
+        ok = greeting.WELL and MODE != "bad" and not (MODE == "flap" and Handler.asked % 2)
         self.send_response(200 if ok else 503)
         self.end_headers()
         self.wfile.write(f"{greeting.VERSION} {MODE}".encode())
@@ -159,12 +167,29 @@ class Shop:
     def artifact(self, name: str) -> str:
         return (self.repository.root / "var/artifacts" / self.last().id / name).read_text()
 
+    def commits(self) -> int:
+        return int(self.repository.git("rev-list", "--count", "HEAD"))
+
     def head(self) -> str:
         return self.repository.git("rev-parse", "HEAD")
 
     # -- the oracle: docker on the node -----------------------------------------------------------------------------------
     def sh(self, script: str, *, check: bool = True) -> str:
         return self.fleet.sh(NODE, script, check=check)
+
+    def watch(self) -> None:
+        """Count from now on what is done to the service: by a docker that notes each call, and by Docker itself."""
+        script = f'#!/bin/sh\\necho "$*" >>{CALLS}\\nexec /usr/bin/docker "$@"\\n'
+        self.sh(f"rm -f {CALLS}; printf '{script}' >{SHIM}; chmod 755 {SHIM}; date +%s.%N >{CALLS}.since")
+
+    def builds(self) -> int:
+        """How often the service's image was built."""
+        return int(self.sh(f"cat {CALLS} 2>/dev/null | grep -cE 'compose .* build web$' || true"))
+
+    def made(self) -> int:
+        """How many containers of the service were made."""
+        words = "--filter label=com.docker.compose.service=web --filter event=create --format '{{.Action}}'"
+        return len(self.sh(f"/usr/bin/docker events --since $(cat {CALLS}.since) --until $(date +%s.%N) {words}").split())
 
     def others(self) -> str:
         """Id, start and restarts of every container but the service's own."""
@@ -176,6 +201,9 @@ class Shop:
 
     def web(self) -> dict[str, Any]:
         return dict(json.loads(self.sh("docker inspect shop-web-1"))[0])
+
+    def images(self) -> set[str]:
+        return set(self.sh("docker images -aq --no-trunc").split())
 
     def says(self) -> str:
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
@@ -205,9 +233,8 @@ def python_image(fleet: Fleet) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def fleet() -> Iterator[Fleet]:
-    lab = Fleet(HERE / "lab-fixes")
+def prepared(lab: Fleet) -> None:
+    """Start the nodes, and load the images there."""
     lab.up()
     lab.sh(NODE, "systemctl start docker")
     archive = workload.archive("app", Console())
@@ -215,6 +242,12 @@ def fleet() -> Iterator[Fleet]:
         command = ["docker", "exec", "--interactive", f"pifleet-{lab.inventory.name}-{NODE}", "docker", "load", "--quiet"]
         subprocess.run(command, stdin=stream, check=True, capture_output=True, timeout=120)
     python_image(lab)
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    lab = Fleet(HERE / "lab-fixes")
+    prepared(lab)
     yield lab
     lab.lab("down", "-i", str(lab.inventory))
 
@@ -225,7 +258,8 @@ def shop(fleet: Fleet, tmp_path: Path) -> Iterator[Shop]:
     fleet.sh(
         NODE,
         "systemctl start docker; docker ps -aq | xargs -r docker rm -fv >/dev/null; docker image rm -f shop-web >/dev/null 2>&1; "
-        "docker image prune -f >/dev/null; rm -rf /var/lib/pifleet/*",
+        "docker image prune -f >/dev/null; rm -rf /var/lib/pifleet/*; "
+        f"rm -f {SHIM}",
     )
     yield Shop(fleet, tmp_path / "fleet")
     shutil.rmtree(tmp_path / "fleet", ignore_errors=True)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
+
 from tests.integration.fix_runs.conftest import NODE, OTHER, Shop
 
 
@@ -81,9 +83,13 @@ def test_by_itself_where_nothing_is_known(broken: Shop) -> None:
 
 def test_a_variable_and_a_check(well: Shop) -> None:
     others = well.others()
-    well.fix("set env MODE=better; $(id) and check module")
+    well.fix("set env MODE=better; $(id) and check module", fix_runs_textfile="var/node/pifleet.prom")
     assert well.says() == "1.0 better; $(id)"
     assert well.others() == others
+    figures = (well.repository.root / "var/node/pifleet.prom").read_text()
+    assert figures == metrics.exposition(well.fix_runs.tally())
+    assert 'pifleet_fix_run_steps{service="web",step="verify",state="succeeded"} 1' in figures
+    assert "ends with .prom" in well.told(well.fix("auto", rc=2, fix_runs_textfile="var/node/pifleet"))
     assert "# or bad" in (well.repository.root / "stacks/shop/compose.yaml").read_text()
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.integration.fix_runs.conftest import PROFILE, Shop
+from tests.integration.fix_runs.conftest import NEIGHBOUR, PROFILE, Shop
 
 
 def test_not_well_afterwards(well: Shop) -> None:
@@ -47,11 +47,23 @@ def test_every_other_failure(well: Shop, instruction: str, step: str) -> None:
         assert "No matching distribution found for greeting==9.9" in well.artifact("build.log")
 
 
+def test_a_check_that_failed_before_too(well: Shop) -> None:
+    well.profile(health={**PROFILE["health"], "checks": ["module", "wrong"]})
+    well.repository.commit()
+    files, image = well.files(), well.web()["Image"]
+    well.fix("bump greeting to 1.1", rc=2)
+    run = well.last()
+    assert run.step("analyze").detail["checks"] == {"module": True, "wrong": False}
+    assert "the check wrong ended with exit code 3" in run.reason
+    assert (run.status, well.files(), well.web()["Image"], well.says()) == ("rolled_back", files, image, "1.0 good")
+
+
 @pytest.mark.parametrize("step", ["analyze", "patch", "build", "restart", "verify"])
 def test_killed_in_a_step(well: Shop, step: str) -> None:
     well.profile(health={**PROFILE["health"], "samples": 8})
     well.repository.commit()
-    others = well.others()
+    others, images, commits = well.others(), well.images(), well.commits()
+    well.watch()
     process = well.start("fix", service="web", instruction="bump greeting to 1.1")
     deadline = time.monotonic() + 120
     while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step(step).state != "in_progress":
@@ -68,11 +80,15 @@ def test_killed_in_a_step(well: Shop, step: str) -> None:
     assert (run.id, run.status, well.says()) == (left.id, "succeeded", "1.1 good")
     assert {name: (run.step(name).started_at, run.step(name).ended_at) for name in finished} == finished
     assert well.others() == others
+    # its effects: built once more where it was cut off while it was built, all else once
+    assert 1 <= well.builds() <= 1 + (step == "build")
+    assert (well.made(), len(well.images() - images), well.commits()) == (1, 1, commits + 1)
     assert "nothing to retry" in well.told(well.play("fix", rc=2, retry=left.id))
 
 
 def test_killed_in_the_rollback(well: Shop) -> None:
-    files, image, others = well.files(), well.web()["Image"], well.others()
+    files, image, others, commits = well.files(), well.web()["Image"], well.others(), well.commits()
+    well.watch()
     process = well.start("fix", service="web", instruction="bump greeting to 2.0")
     deadline = time.monotonic() + 180
     while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("rollback").state != "in_progress":
@@ -82,6 +98,8 @@ def test_killed_in_the_rollback(well: Shop) -> None:
     well.play("fix", rc=2, retry=well.last().id)
     assert well.last().status == "rolled_back"
     assert (well.files(), well.web()["Image"], well.others()) == (files, image, others)
+    # there and back
+    assert (well.builds(), well.made(), well.commits()) == (1, 2, commits)
 
 
 def test_a_new_one_from_an_old_one(well: Shop) -> None:
@@ -94,3 +112,38 @@ def test_a_new_one_from_an_old_one(well: Shop) -> None:
     well.play("fix", rc=2, retry=old.id, fresh=True)
     new = well.last()
     assert (new.parent_id, new.status, new.plan_digest) == (old.id, "rolled_back", old.plan_digest)
+
+
+def test_a_patch_that_stays_pinned(well: Shop) -> None:
+    well.profile(keep="pinned")
+    well.repository.commit()
+    head, others = well.head(), well.others()
+    well.fix("bump greeting to 1.1")
+    run = well.last()
+    assert (run.status, run.holds, well.says(), well.others()) == ("succeeded", True, "1.1 good", others)
+    # not in the desired state, which goes on, and the stack keeps files and containers
+    assert (well.head(), well.repository.git("status", "--porcelain")) == (head, "")
+    container, files = well.web()["Id"], well.files()
+    well.repository.write("stacks/neighbour/compose.yaml", NEIGHBOUR + "# another\n")
+    well.repository.commit()
+    for _again in range(2):
+        well.deploy()
+        assert (well.web()["Id"], well.files(), well.says()) == (container, files, "1.1 good")
+    assert "is pinned on" in well.told(well.fix("bump greeting to 1.0", rc=2))
+    assert (well.last().status, well.says()) == ("failed", "1.1 good")
+    # committed by a person, then let go of: nothing is left to do
+    well.repository.git("merge", "--quiet", "--no-edit", f"refs/pifleet/fix-runs/{run.id}")
+    assert any(
+        task == "pifleet.ops.fix_run : Let go of the pinned stack" for _host, task in well.play("fix", "--check", unpin=run.id).changed
+    )
+    well.play("fix", unpin=run.id)
+    assert not well.fix_runs.get(run.id).holds
+    well.deploy()
+    assert (well.web()["Id"], well.files(), well.says()) == (container, files, "1.1 good")
+    assert well.repository.git("for-each-ref", "refs/pifleet/fix-runs") == ""
+    assert "holds nothing pinned" in well.told(well.play("fix", rc=2, unpin=run.id))
+    # and where nobody committed it, the desired state comes back
+    well.fix("bump greeting to 1.0")
+    well.play("fix", unpin=well.last().id)
+    well.deploy()
+    assert well.says() == "1.1 good"

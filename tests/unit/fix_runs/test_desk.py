@@ -14,6 +14,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runne
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk, Planned
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import Edit, FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import diff
 
 from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
 from tests.support.release_fleet import Repository
@@ -163,6 +164,30 @@ def test_a_node_with_another_desired_state_is_refused(fleet: Fleet) -> None:
             fleet.plan(revision=revision)
 
 
+def test_a_file_that_may_be_executed(fleet: Fleet) -> None:
+    path = "stacks/shop/web/run.sh"
+    fleet.repository.write(path, "#!/bin/sh\n")
+    fleet.head = fleet.repository.commit()
+    for edits in (
+        [Edit(path, "#!/bin/sh\n", "#!/bin/sh\n", "100755")],
+        [Edit(path, "#!/bin/sh\n", "#!/bin/sh\nexec x\n", "100755"), Edit("stacks/shop/web/new.sh", None, "#!/bin/sh\n", "100755")],
+    ):
+        rendered = diff.render(edits)
+        commit = fleet.checkout.commit("fix-000001-web", fleet.head, edits, "x", NOW)
+        assert fleet.checkout.mode(commit, path) == "100755"
+        # git reads what a person is shown, and makes the same of it
+        fleet.repository.git("reset", "--hard", "--quiet", fleet.head)
+        (fleet.repository.root.parent / "patch").write_text(rendered)
+        fleet.repository.git("apply", "--index", str(fleet.repository.root.parent / "patch"))
+        assert fleet.repository.git("write-tree") == fleet.repository.git("rev-parse", f"{commit}^{{tree}}")
+        fleet.repository.git("reset", "--hard", "--quiet", fleet.head)
+
+
+def test_a_stack_that_is_pinned_is_let_go_of_first(fleet: Fleet) -> None:
+    with pytest.raises(PifleetError, match=r"is pinned on pi-1.*-e unpin=ID"):
+        fleet.plan(stack={"pinned": True})
+
+
 # -- auto -------------------------------------------------------------------------------------------------------------------------------
 def test_a_module_that_was_taken_out_comes_back(fleet: Fleet) -> None:
     fleet.repository.write("stacks/shop/web/requirements.txt", "flask==3.0.0\n")
@@ -206,6 +231,99 @@ def test_killed_for_want_of_memory(fleet: Fleet) -> None:
     change(fleet, "    build: ./web\n", "    build: ./web\n    mem_limit: 64m\n")
     killed = [{"state": "exited", "exit_code": 137, "oom_killed": True}]
     assert "mem_limit: 128m\n" in fleet.plan("auto", containers=killed, memory=str(64 << 20)).edits[0].after
+
+
+PORTS = {**PROFILE, "compose_keys": ["ports", "environment.*"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "external connectivity on endpoint shop-web-1 (0): Bind for 0.0.0.0:8080 failed: port is already allocated",
+        "Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use",
+        "failed to bind host port for [::]:8080:172.17.0.2:80/tcp: address already in use",
+        "failed to bind host port 0.0.0.0:8080/tcp: address already in use",
+        "Error: listen EADDRINUSE: address already in use :::8080",
+    ],
+)
+def test_a_port_that_is_taken(fleet: Fleet, said: str) -> None:
+    fleet.repository.write_yaml("fix_profiles/web.yml", PORTS)
+    change(fleet, "    build: ./web\n", '    build: ./web\n    ports: ["8080:80"]\n')
+    created = [{"state": "created", "exit_code": 128, "oom_killed": False, "error": said}]
+    planned = fleet.plan("auto", containers=created)
+    assert planned.edits[0].after == COMPOSE
+    assert planned.evidence == {"failure": "port taken", "port": "8080"}
+    # another port than the last change brought, or none: whose it is has to be found out
+    for other in (said.replace("8080", "8443"), said.replace("8080", "81")):
+        with pytest.raises(PifleetError, match=r"The port .* is taken on pi-1"):
+            fleet.plan("auto", containers=[{**created[0], "error": other}])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'exec: "/build/run.sh": permission denied: unknown',
+        "PermissionError: [Errno 13] Permission denied: '/x/run.sh'",
+        "./run.sh: Permission denied",
+    ],
+)
+def test_a_script_that_may_not_be_executed(fleet: Fleet, said: str) -> None:
+    fleet.repository.write("stacks/shop/web/run.sh", "#!/bin/sh\n")
+    fleet.head = fleet.repository.commit()
+    planned = fleet.plan("auto", log=said)
+    assert [(edit.before, edit.after, edit.mode) for edit in planned.edits] == [("#!/bin/sh\n", "#!/bin/sh\n", "100755")]
+    assert "new mode 100755" in planned.diff
+    fleet.desk.refuse_other_patch(fleet.candidate(planned))
+    # somebody took the right away: the same
+    (fleet.repository.root / "stacks/shop/web/run.sh").chmod(0o755)
+    fleet.head = fleet.repository.commit()
+    with pytest.raises(PifleetError, match="may not be used by the user"):
+        fleet.plan("auto", log="PermissionError: [Errno 13] Permission denied: '/data/x'")
+
+
+def test_what_the_last_change_did_to_the_user_goes_back(fleet: Fleet) -> None:
+    fleet.repository.write_yaml("fix_profiles/web.yml", {**PROFILE, "compose_keys": ["user"]})
+    change(fleet, "    build: ./web\n", "    build: ./web\n    user: nobody\n")
+    planned = fleet.plan("auto", log="PermissionError: [Errno 13] Permission denied: '/data/x'")
+    assert (planned.edits[0].after, planned.evidence["failure"]) == (COMPOSE, "wrong file permission")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "FileNotFoundError: [Errno 2] No such file or directory: '/build/words.txt'",
+        "Error: ENOENT: no such file or directory, open '/build/words.txt'",
+        "python3: can't open file '/build/words.txt': [Errno 2] No such file or directory",
+        'failed to compute cache key: "/web/words.txt": not found',
+        "cat: /build/words.txt: No such file or directory",
+    ],
+)
+def test_a_file_that_was_removed(fleet: Fleet, said: str) -> None:
+    path = fleet.repository.root / "stacks/shop/web/words.txt"
+    fleet.repository.write("stacks/shop/web/words.txt", "hello\n")
+    fleet.repository.commit()
+    path.unlink()
+    fleet.head = fleet.repository.commit()
+    planned = fleet.plan("auto", log=said)
+    assert [(edit.path, edit.before, edit.after) for edit in planned.edits] == [("stacks/shop/web/words.txt", None, "hello\n")]
+    fleet.desk.refuse_other_patch(fleet.candidate(planned))
+
+
+def test_the_drift_report_is_read(fleet: Fleet) -> None:
+    change(fleet, "production", "other")
+    stopped = [{"state": "exited", "exit_code": 0, "oom_killed": False}]
+    drifted = {"status": "drifted", "last_error": "", "drift": [{"service": "web", "reason": "stopped", "detail": ""}], "pinned": False}
+    with pytest.raises(PifleetError, match=r"somebody changed it on pi-1.*stacks.yml --limit pi-1"):
+        fleet.plan("auto", containers=stopped, stack=drifted)
+    # one that ended by itself was not stopped by anybody; one that loops neither
+    for state, reason in (({"exit_code": 1}, "stopped"), ({"state": "restarting"}, "crash_looping")):
+        drift = [{"service": "web", "reason": reason, "detail": ""}]
+        planned = fleet.plan("auto", containers=[{**stopped[0], **state}], stack={**drifted, "drift": drift})
+        assert planned.evidence["failure"] == "bad after a change"
+    # what cannot be made as desired leaves what ran before running, and that is well
+    well = {"containers": [{"state": "running", "exit_code": 0, "oom_killed": False}], "health": {"ok": True, "said": ""}}
+    failed = {"status": "failed", "last_error": "the build of web failed", "drift": [], "pinned": False}
+    assert fleet.plan("auto", **well, stack=failed).edits[0].after == COMPOSE
 
 
 def test_where_nothing_is_known_it_is_said(fleet: Fleet) -> None:

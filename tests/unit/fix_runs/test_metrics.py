@@ -3,10 +3,17 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
+from ansible_collections.pifleet.ops.hub.metrics import registry_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.text import seconds_of
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.fix_runs import World
 
 BEGAN, ENDED = "2025-01-02T03:04:05.000000Z", "2025-01-02T03:04:07.250000Z"
 
@@ -40,3 +47,30 @@ def test_a_dead_host_costs_nothing(host: str, port: int) -> None:
     began = time.monotonic()
     metrics.send(["a:1|c"] * 100, host, port)
     assert time.monotonic() - began < 2
+
+
+def families(text: str) -> dict[str, set[tuple[str, tuple[tuple[str, str], ...], float]]]:
+    return {
+        family.name: {(family.type, tuple(sorted(sample.labels.items())), sample.value) for sample in family.samples}
+        for family in text_string_to_metric_families(text)
+    }
+
+
+def test_the_file_for_prometheus_has_what_the_ledger_has_and_the_hub_shows(tmp_path: Path) -> None:
+    world = World(tmp_path / "ledger.db")
+    assert set(families(metrics.exposition(world.fix_runs.tally()))) == {
+        "pifleet_fix_runs", "pifleet_fix_run_steps", "pifleet_fix_run_step_seconds",
+    }  # fmt: skip
+    world.fail(world.step(world.analysed(), "patch"), "build")
+    world.create(world.another_run(2), "api")
+    metrics.write(tmp_path / "folder/pifleet.prom", world.fix_runs.tally())
+    text = (tmp_path / "folder/pifleet.prom").read_text()
+    assert families(text) == families(generate_latest(registry_of(world.fix_runs)).decode())
+    # past all that counts: the fix runs themselves
+    found = world.fix_runs.listed()[0]
+    for one in found:
+        assert f'pifleet_fix_runs{{service="{one.service}",status="{one.status}"}} 1' in text
+    assert 'pifleet_fix_run_steps{service="web",step="build",state="failed"} 1' in text
+    took = next(seconds_of(one.step("build")) for one in found if one.service == "web")
+    assert f'pifleet_fix_run_step_seconds{{service="web",step="build"}} {took}' in text
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["pifleet.prom"]

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, service, verify
+from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin, service, verify
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service import Place, Service
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import state
 
 
 # -- files ------------------------------------------------------------------------------------------------------------------------------
@@ -209,3 +210,16 @@ def test_nothing_that_runs_is_not_well(web: Service, docker: Docker) -> None:
     assert "unhealthy" in verified(web, "")[1]
     docker.containers = []
     assert "no container" in verified(web, "")[1]
+
+
+# -- pins -------------------------------------------------------------------------------------------------------------------------------
+def test_a_stack_is_pinned_and_let_go_of(tmp_path: Path) -> None:
+    place, folder = Place("/x", "shop", "web"), str(tmp_path)
+    with pytest.raises(PifleetError, match="Nothing is known"):
+        pin.pin(place, "a" * 40, folder)
+    assert not pin.pin(place, "", folder)
+    state.save(folder, state.Record("shop", "shop", "stacks", revision="b" * 40))
+    assert [pin.pin(place, "a" * 40, folder), pin.pin(place, "a" * 40, folder)] == [True, False]
+    assert state.pinned(folder) == ["shop"]
+    assert [pin.pin(place, "", folder), pin.pin(place, "", folder)] == [True, False]
+    assert state.load_one(folder, "shop", "stacks") == state.Record("shop", "shop", "stacks", revision="b" * 40)

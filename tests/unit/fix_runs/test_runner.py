@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FORWARD, STEPS, FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import planner, runner, text
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FORWARD, PINNED, STEPS, UNPINNED, FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import shipped
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.fix_runs import case
 
 NOW = "2025-01-02T03:04:05.000000Z"
 
@@ -35,6 +38,23 @@ def test_all_steps_in_order_and_no_rollback() -> None:
     run = through(fresh(), *FORWARD)
     assert (run.status, states(run)) == ("succeeded", "succeeded " * 5 + "skipped")
     assert runner.due(run) == ""
+
+
+def test_a_stack_is_held_until_somebody_lets_go_of_it() -> None:
+    asked = case("bump requests to 2.32.4")
+    found = planner.propose(asked, shipped())
+    assert found
+    plan = planner.plan("web", "a" * 40, "b" * 64, asked, found)
+    run = through(fresh(), *FORWARD)
+    assert not replace(run, plan=plan).holds
+    pinned = replace(run, plan=replace(plan, keep=PINNED))
+    assert pinned.holds
+    assert f"-e unpin={run.id}" in text.show(pinned)
+    let_go = runner.note(pinned, "verify", {UNPINNED: NOW})
+    assert not let_go.holds
+    assert "unpin" not in text.show(let_go)
+    # one that did not succeed holds nothing
+    assert not replace(failing(through(fresh(), *FORWARD[:4]), "verify"), plan=pinned.plan).holds
 
 
 def test_a_failed_analysis_changed_nothing() -> None:

@@ -9,6 +9,7 @@ import os
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import checkout, desired_tree, refresh
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks import state
 
 from .conftest import Local, Repository
 
@@ -352,3 +354,20 @@ def test_the_note_of_what_is_checked_out_is_plain_json(repository: Repository, p
     assert (places.tree / "stacks/run.sh").stat().st_mode & 0o777 == 0o755
     assert os.readlink(places.tree / "stacks/link") == "run.sh"
     assert (places.tree / "stacks/ü/compose.yaml").read_text() == "x\n"
+
+
+def test_the_files_of_a_pinned_stack_stay_as_they_are(repository: Repository, places: RefreshPlaces) -> None:
+    run(places, Local(repository, repository.commit(ONE)))
+    pinned = state.Record("web", "web", "stacks", pinned="a" * 40)
+    state.save(str(places.records), pinned)
+    two = repository.commit(TWO)
+    for _again in range(2):
+        run(places, Local(repository, two))
+        assert files(places) == {**of(ONE), "stacks/dns/compose.yaml": "d\n"}
+    # edited by hand too: whoever holds it looks after it
+    (places.tree / "stacks/web/compose.yaml").write_text("edited\n")
+    assert run(places, Local(repository, two)).reason == ""
+    state.save(str(places.records), replace(pinned, pinned=""))
+    assert run(places, Local(repository, two)).reason == "diverged"
+    # a file that the desired state dropped meanwhile decides nothing, and stays
+    assert files(places) == {**of(TWO), "stacks/web/conf/site.conf": "a\n"}

@@ -31,7 +31,27 @@ _VARIABLE = re.compile(
     r"|[\"'`]?\b([A-Z][A-Z0-9_]{1,63})\b[\"'`]?\s+(?:environment variable )?(?:is not set|must be set|is required)"
     r"|KeyError: '([A-Z][A-Z0-9_]{1,63})'"
 )
+#: https://github.com/moby/moby: daemon/libnetwork/portallocator, drivers/bridge; https://nodejs.org/api/errors.html#common-system-errors
+_PORT = re.compile(
+    r"Bind for \S*:(\d+) failed: port is already allocated"
+    r"|(?:listen \w+ |host port (?:for )?)\S*?:(\d+)\b\S*: (?:bind: )?address already in use"
+    r"|EADDRINUSE[^\n]*:(\d+)\b"
+    r"|\[Errno 98\] Address already in use",
+    re.I,
+)
+_DENIED = re.compile(
+    r"permission denied[^\n'\"]*'([^'\n]+)'|exec: \"([^\"\n]+)\": permission denied|([^\s:'\"]*[./][^\s:'\"]*): permission denied", re.I
+)
+_ABSENT = re.compile(
+    r"(?:no such file or directory|can't open file)[^\n'\"]*'([^'\n]+)'"
+    r"|\"(/[^\"\n]+)\": not found|stat (\S+): (?:file does not exist|no such file)|([^\s:'\"]*[./][^\s:'\"]*): no such file or directory",
+    re.I,
+)
 _MEMORY = re.compile(r"(\d+)([bkmg]?)b?", re.I)
+#: drift that a service which cannot run makes by itself: ``_stacks/model.py``
+_BY_ITSELF = frozenset({"crash_looping", "unhealthy", "never_started", "stack_missing", "image_digest_changed"})
+#: exit codes of a container that was stopped: its own word, and signals TERM and KILL
+_STOPPED = (0, 143, 137)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -55,11 +75,39 @@ class Auto:
 def _summary(seen: Mapping[str, Any]) -> str:
     states = ", ".join(f"{c['state']} with exit code {c['exit_code']}" for c in seen["containers"]) or "it has no container"
     health = "" if seen["health"].get("ok") else f"; health: {seen['health'].get('said') or 'unknown'}"
-    return f"{states}{health}"
+    stack = _stack(seen)
+    drift = f"; drift: {', '.join(found['reason'] for found in stack['drift'])}" if stack.get("drift") else ""
+    failed = f"; last sync: {stack['last_error']}" if _sync_failed(seen) else ""
+    return f"{states}{health}{drift}{failed}"
+
+
+def _stack(seen: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ``stack_info`` says of the stack; of its drift, what is the service's own."""
+    return seen.get("stack") or {}
+
+
+def _sync_failed(seen: Mapping[str, Any]) -> bool:
+    """Whether the last attempt to make the service as desired failed: its containers, if any, are those of before."""
+    return bool(_stack(seen).get("last_error"))
+
+
+def _ailing(seen: Mapping[str, Any]) -> bool:
+    containers = seen["containers"]
+    return _sync_failed(seen) or not seen["health"].get("ok") or not containers or any(c["state"] != "running" for c in containers)
 
 
 def _log(seen: Mapping[str, Any]) -> str:
-    return str(seen.get("log") or "")
+    """All that was said of the service: by itself, by Docker of its containers, by the last sync of its stack."""
+    return "\n".join(
+        [str(seen.get("log") or ""), *(str(c.get("error") or "") for c in seen["containers"]), _stack(seen).get("last_error") or ""]
+    )
+
+
+def _last(pattern: re.Pattern[str], seen: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the service, which is not well, said *pattern*, and what it named last."""
+    found = pattern.findall(_log(seen)) if _ailing(seen) else []
+    words = found[-1] if found else ""
+    return bool(found), next(filter(None, words), "") if isinstance(words, tuple) else words
 
 
 # -- known failures -------------------------------------------------------------------------------------------------------------------
@@ -102,9 +150,12 @@ def _missing_variable(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     found = [next(filter(None, names)) for names in _VARIABLE.findall(_log(seen))]
     if not found:
         return None
-    evidence = {"failure": "missing variable", "variable": found[-1]}
+    name = found[-1]
     return _taken_back(
-        case, f"{found[-1]} is missing: take the last change of the compose file back", evidence, only_compose=True, mention=found[-1]
+        case,
+        f"{name} is missing: take the last change of the compose file back",
+        {"failure": "missing variable", "variable": name},
+        lambda path, before, _now: policy.is_compose(path) and name in before,
     )
 
 
@@ -125,6 +176,70 @@ def _image_not_found(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     return Proposal((compose.edit(case, name, text, after),), f"{new} is not to be had: back to {old}", evidence)
 
 
+def _port_taken(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
+    taken, port = _last(_PORT, seen)
+    if not taken:
+        return None
+    number = re.compile(rf"\b{port}\b")
+    found = _taken_back(
+        case,
+        f"the port {port or 'it listens on'} is taken: take the last change of the compose file back",
+        {"failure": "port taken", "port": port},
+        lambda path, before, now: policy.is_compose(path) and (not port or bool(number.search(now)) > bool(number.search(before))),
+    )
+    if found:
+        return found
+    raise PifleetError(
+        f"The port {port or 'that it listens on'} is taken on {case.profile.node}, and the last change did not bring it.",
+        f"`ss -ltnp` there says by whom. Free it, or give the service another one. {_NOTHING}",
+    )
+
+
+def _missing_file(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
+    """A file that the last change removed comes back."""
+    absent, named = _last(_ABSENT, seen)
+    gone = {path: text for path, text in (case.earlier.texts if case.earlier else {}).items() if path not in case.tree.modes}
+    found = [path for path in sorted(gone) if _is_named(path, named)] if absent else []
+    if not found:
+        return None
+    path = found[0]
+    mode = policy.EXECUTABLE if case.earlier and case.earlier.modes[path] == policy.EXECUTABLE else ""
+    evidence = {"failure": "missing file", "file": named}
+    return Proposal(
+        (Edit(f"{case.tree.folder}/{path}", None, gone[path], mode),), f"bring {path} back, which the last change removed", evidence
+    )
+
+
+def _wrong_permission(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
+    """A script that may not be executed may be; else what the last change did to that file, and to who reads it, goes back."""
+    denied, named = _last(_DENIED, seen)
+    if not denied:
+        return None
+    evidence = {"failure": "wrong file permission", "file": named}
+    for path in policy.allowed(case.tree, case.profile):
+        text = case.tree.texts[path]
+        if _is_named(path, named) and text.startswith("#!") and case.tree.modes[path] == policy.PLAIN:
+            edit = Edit(f"{case.tree.folder}/{path}", text, text, policy.EXECUTABLE)
+            return Proposal((edit,), f"let {path} be executed", evidence)
+    found = _taken_back(
+        case,
+        f"{named} may not be used: take the last change back",
+        evidence,
+        lambda path, *_texts: policy.is_compose(path) or _is_named(path, named),
+    )
+    if found:
+        return found
+    raise PifleetError(
+        f"{named} may not be used by the user that {case.profile.service} runs as, and no change of its files brought that.",
+        f"Look at owner and mode of what is mounted there. {_NOTHING}",
+    )
+
+
+def _is_named(path: str, named: str) -> bool:
+    """Whether a message that names a file, by its path in the container, may mean *path*."""
+    return path.rpartition("/")[2] == named.rpartition("/")[2]
+
+
 def _out_of_memory(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     if not any(container.get("oom_killed") for container in seen["containers"]):
         return None
@@ -141,24 +256,42 @@ def _out_of_memory(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     )
 
 
-def _bad_after_a_change(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    """The service does not run, or is not healthy, and its files changed: the last good revision."""
-    ailing = not seen["health"].get("ok") or any(c["state"] != "running" for c in seen["containers"]) or not seen["containers"]
-    if not ailing:
+def _changed_by_hand(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
+    """What runs is not what is desired, and not because that would not run: no patch is what it needs."""
+    stack = _stack(seen)
+    if _sync_failed(seen) or not _ailing(seen):
         return None
-    return _taken_back(case, "not healthy since the last change: take it back", {"failure": "bad after a change"})
+    stopped = all(c["exit_code"] in _STOPPED and not c.get("oom_killed") for c in seen["containers"] if c["state"] != "running")
+    found = [d["reason"] for d in stack.get("drift", ()) if d["reason"] not in _BY_ITSELF and (d["reason"] != "stopped" or stopped)]
+    if not found:
+        return None
+    raise PifleetError(
+        f"{case.profile.service} is not as its files say ({', '.join(found)}): somebody changed it on {case.profile.node}.",
+        f"No patch is needed: playbooks/stacks.yml --limit {case.profile.node} brings it back. {_NOTHING}",
+    )
 
 
-def _taken_back(case: Case, summary: str, evidence: Mapping[str, Any], *, only_compose: bool = False, mention: str = "") -> Proposal | None:
-    """A proposal of the stack's files as they were before their last change, as far as the allow-list goes."""
+def _bad_after_a_change(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
+    """The service does not run, is not healthy, or cannot be made, and its files changed: the last good revision."""
+    return (
+        _taken_back(case, "not healthy since the last change: take it back", {"failure": "bad after a change"}) if _ailing(seen) else None
+    )
+
+
+def _taken_back(
+    case: Case, summary: str, evidence: Mapping[str, Any], wanted: Callable[[str, str, str], bool] = lambda *_of: True
+) -> Proposal | None:
+    """A proposal of the stack's files as they were before their last change, as far as the allow-list goes. *wanted*: whether a file, by
+    its path with its text before and now, is one of those."""
     if case.earlier is None:
         return None
     edits = []
     for path in policy.allowed(case.tree, case.profile):
         before, now = case.earlier.texts.get(path), case.tree.texts[path]
-        if before is None or before == now or (only_compose and not policy.is_compose(path)) or (mention and mention not in before):
-            continue
-        edits.append(Edit(f"{case.tree.folder}/{path}", now, before))
+        mode = case.earlier.modes.get(path, "")
+        mode = "" if mode == case.tree.modes[path] else mode
+        if before is not None and (before != now or mode) and wanted(path, before, now):
+            edits.append(Edit(f"{case.tree.folder}/{path}", now, before, mode))
     return Proposal(tuple(edits), summary, evidence) if edits else None
 
 
@@ -167,7 +300,11 @@ _KNOWN: tuple[Callable[[Case, Mapping[str, Any]], Proposal | None], ...] = (
     _missing_python_module,
     _missing_node_module,
     _missing_variable,
+    _port_taken,
+    _missing_file,
+    _wrong_permission,
     _image_not_found,
     _out_of_memory,
+    _changed_by_hand,
     _bad_after_a_change,
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import Edit
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import Tree, refuse_path
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import EXECUTABLE, PLAIN, Tree, refuse_path
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Proposal
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@.*")
@@ -141,6 +141,10 @@ def render(edits: Iterable[Edit]) -> str:
     """Return *edits* as a unified diff, in the order of paths, that ``git apply`` takes."""
     parts: list[str] = []
     for edit in sorted(edits, key=lambda edit: edit.path):
+        if edit.mode:
+            other = EXECUTABLE if edit.mode == PLAIN else PLAIN
+            kind = f"new file mode {edit.mode}" if edit.before is None else f"old mode {other}\nnew mode {edit.mode}"
+            parts.append(f"diff --git a/{edit.path} b/{edit.path}\n{kind}\n")
         old = "/dev/null" if edit.before is None else f"a/{edit.path}"
         for line in difflib.unified_diff(_lines(edit.before or ""), _lines(edit.after), old, f"b/{edit.path}"):
             parts.append(line if line.endswith("\n") else f"{line}\n{_NO_END}\n")

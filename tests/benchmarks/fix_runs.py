@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a fix run costs beyond the build and the restart: `python -m tests.benchmarks.fix_runs [--runs 3] [--json FILE]`.
+
+- the run of `playbooks/fix.yml` without the steps build, restart and verify, against a playbook that calls `ping` on the node as often as
+  the rest of it calls modules: what is ours beyond Ansible's own time (promise: two seconds)
+- a page of 50 of 10,000 fix runs, read from the ledger, against one `SELECT` of as many rows (promise: 50 ms)
+
+These machines are noisy: what is compared runs in turn (A B A B), and the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.support.fleet import BIN, ROOT, Fleet
+
+sys.path[:0] = [str(ROOT / ".collections")]
+
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.text import seconds_of  # noqa: E402
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import fix_run_steps, fix_runs  # noqa: E402
+from sqlalchemy import select  # noqa: E402
+
+from tests.benchmarks.bootstrap import Figure, ansible, compared, in_turn, timed  # noqa: E402
+from tests.integration.fix_runs.conftest import HERE, NODE, Shop, prepared  # noqa: E402
+from tests.support.fix_runs import World  # noqa: E402
+
+#: seconds beyond Ansible's own time
+PROMISE = 2.0
+#: seconds for a page of MANY
+PAGE, MANY = 0.05, 10_000
+#: module calls of a fix run beside those of build, restart and verify: the look, the patch, the end, and the anchor of the record
+CALLS = 4
+WORK = ("build", "restart", "verify")
+
+
+def pings(folder: Path) -> Path:
+    """A playbook of as many plays as fix.yml has, that calls a module CALLS times."""
+    empty = "- {hosts: all, gather_facts: false, tasks: [{ansible.builtin.meta: noop}]}\n"
+    tasks = "\n".join(f"    - ansible.builtin.ping:\n      name: Call {number}" for number in range(CALLS))
+    path = folder / "pings.yml"
+    path.write_text(f"{empty * 4}- hosts: {NODE}\n  gather_facts: false\n  become: true\n  tasks:\n{tasks}\n")
+    return path
+
+
+def overhead(shop: Shop, runs: int) -> list[Figure]:
+    versions = iter(["1.1", "1.0"] * runs + ["1.1"])
+
+    def fix() -> float:
+        took = timed(lambda: shop.fix(f"bump greeting to {next(versions)}"))
+        return took - sum(seconds_of(shop.last().step(name)) or 0.0 for name in WORK)
+
+    playbook = pings(shop.repository.root.parent)
+    fix()  # packs the modules, and fills caches
+    mine, floor = [], []
+    for _run in range(runs):
+        mine.append(fix())
+        floor.append(timed(lambda: ansible(shop.fleet, str(BIN / "ansible-playbook"), str(playbook))))
+    beyond = [max(0.0, ours - below) for ours, below in zip(mine, floor, strict=True)]
+    ratio = statistics.median(beyond) / PROMISE
+    return [
+        compared("fix run without build, restart, verify / a playbook of pings", 1, mine, floor, None),
+        Figure(
+            "what of that is beyond Ansible's own time / 2 s", 1, runs, round(statistics.median(beyond), 2), PROMISE, round(ratio, 2), 1
+        ),
+    ]
+
+
+def listing(folder: Path, runs: int) -> Figure:
+    world = World(folder / "ledger.db")
+    first = world.analysed()
+    with world.store.write() as db:
+        run = dict(db.execute(select(fix_runs).where(fix_runs.c.id == first.id)).mappings().one())
+        steps = [dict(row) for row in db.execute(select(fix_run_steps).where(fix_run_steps.c.fix_run_id == first.id)).mappings()]
+        more = range(run["seq"] + 1, MANY + 1)
+        db.execute(fix_runs.insert(), [{**run, "id": f"fix-{n:06d}-web", "seq": n, "status": "succeeded"} for n in more])
+        db.execute(fix_run_steps.insert(), [{**step, "fix_run_id": f"fix-{n:06d}-web"} for n in more for step in steps])
+
+    def page() -> None:
+        found, total = world.fix_runs.listed(status="succeeded", limit=50, offset=MANY // 2)
+        assert (len(found), total) == (50, MANY - 1)
+
+    def rows() -> None:
+        with world.store.read() as db:
+            assert len(db.execute(select(fix_runs).order_by(fix_runs.c.seq.desc()).limit(50)).all()) == 50
+
+    page()
+    mine, floor = in_turn(max(20, runs), page, rows)
+    milliseconds = statistics.median(mine)
+    about = f"a page of 50 of {MANY:,} fix runs / 50 ms (one SELECT: {statistics.median(floor) * 1000:.1f} ms)"
+    return Figure(about, 1, len(mine), round(milliseconds, 4), PAGE, round(milliseconds / PAGE, 2), 1)
+
+
+def measure(runs: int) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield listing(Path(folder), runs)
+        fleet = Fleet(HERE / "lab-fixes")
+        try:
+            prepared(fleet)
+            shop = Shop(fleet, Path(folder, "fleet"))
+            shop.change("web/requirements.txt", "greeting==1.0\n")
+            shop.deploy()
+            yield from overhead(shop, runs)
+        finally:
+            fleet.lab("down", "-i", str(fleet.inventory))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    figures = []
+    for f in measure(args.runs):
+        verdict = "" if f.limit is None else "kept" if f.kept else "BROKEN"
+        print(f"{f.name:<64} {f.seconds:9.4f} s  beside {f.floor:6.2f} s  ratio {f.ratio:6.2f}  {verdict}", flush=True)
+        figures.append(f)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(f) | {"kept": f.kept} for f in figures], indent=2) + "\n")
+    return 0 if all(f.kept for f in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
