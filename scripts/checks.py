@@ -24,7 +24,19 @@ LOGS = ROOT / ".pifleet" / "reports" / "checks"
 LAB_INVENTORY = "inventory/lab"
 FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
 # folders of tests that start fleets of their own, or need none, so that they may run beside those on the shared lab
-OWN_FLEETS = {"arm64", "base_os", "fix_runs", "fleets", "k3s_ops", "lab", "releases", "stack_refresh", "stacks", "sync_service"}
+OWN_FLEETS = {
+    "arm64",
+    "base_os",
+    "fix_runs",
+    "fleets",
+    "k3s_ops",
+    "lab",
+    "operations",
+    "releases",
+    "stack_refresh",
+    "stacks",
+    "sync_service",
+}
 # folders that are too long for CI: part of `make test-full`
 ONLY_FULL = {"fix_runs", "k3s_ops", "lab"}
 # folders of tests that run anywhere

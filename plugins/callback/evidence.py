@@ -35,6 +35,8 @@ ACTIONS = ("pifleet.ops.run_record", "run_record")
 META = ("meta", "ansible.builtin.meta", "ansible.legacy.meta")
 #: Ansible counts these once it has loaded what they include, not by their result
 INCLUDES = ("include_tasks", "include_role")
+#: what a playbook says by set_stats where it did not fail and its exit code is to be another one than 0
+EXIT_CODE = "pifleet_exit_code"
 
 
 def _recorded(handler: Callable[..., None]) -> Callable[..., None]:
@@ -130,8 +132,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self.recording.count(host.name, "ok")
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if not self._opened:
-            return
+        if self._opened:
+            self._finish(stats)
+        said = (stats.custom or {}).get("_run", {}).get(EXIT_CODE)
+        if said and not stats.failures and not stats.dark:
+            raise SystemExit(int(said))
+
+    def _finish(self, stats: Any) -> None:
         # the action that opened the record has imported it already
         from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity

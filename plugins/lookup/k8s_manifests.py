@@ -55,7 +55,7 @@ def objects_of(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-class LookupModule(LookupBase):
+class LookupModule(LookupBase):  # type: ignore[misc]
     """The lookup façade."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ all:
           hosts:
             one: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}
         workers: {{}}
+      vars: {{fleet_name: f, k3s_version: v1.34.4+k3s1, evidence_anchor: false}}
 """
 
 

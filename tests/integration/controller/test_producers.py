@@ -64,6 +64,14 @@ def close(fleet: SyncFleet, world: ReleaseWorld | FixRunWorld) -> None:
     gate.queue_evidence(fleet.folder)
 
 
+def rotations(fleet: SyncFleet) -> None:
+    """A rotation that was made elsewhere is recorded: of files it is tests/integration/secrets that shows it, with sops."""
+    task = {"pifleet.ops.secrets_rotate": {"what": "k3s_token", "state": "recorded", "details": {"server": "one"}}}
+    assert fleet.controller.play(play(task), "--limit", "one").rc == 0
+    (event,) = Queries(fleet.store).events(Wanted(kind="secrets")).items
+    assert (event["kind"], event["data"]["what"]) == ("secrets.rotated", "k3s_token")
+
+
 def callback(fleet: SyncFleet) -> None:
     """All hosts fail, so that the closing action is not played."""
     assert fleet.controller.play(play(FAIL), "--limit", "one").rc != 0
@@ -100,6 +108,7 @@ PRODUCERS: dict[str, tuple[Callable[[SyncFleet], None], ...]] = {
     "plugins/action/rebuild_record.py": (rebuilds,),
     "plugins/action/release.py": (releases,),
     "plugins/action/fix_run.py": (fix_runs,),
+    "plugins/action/secrets_rotate.py": (rotations,),
     "plugins/callback/evidence.py": (callback,),
     "plugins/action/evidence_sync.py": (sync_now,),
     "plugins/plugin_utils/_evidence/service.py": (service,),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet's folder of each test's own, with real sops; and a fleet of nodes, for what concerns k3s."""
+"""A fleet's folder of each test's own, with real sops. No node is needed."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.secrets import Keys, SecretsFleet
 
+HERE = Path(__file__).resolve().parent
 #: files of every form that sops has, by path
 SAMPLES = {
     "inventory/f/group_vars/all/secrets.sops.yml": "stacks_age_key: {value}\nnested:\n  - {value}\n",
@@ -29,6 +31,14 @@ VALUE = "correct-horse-battery-staple"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: takes long, and runs only in the whole suite (make test-full)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the whole suite runs."""
+    here = [item for item in items if HERE in item.path.parents and item.get_closest_marker("full")]
+    if here and not os.environ.get("PIFLEET_TEST_FULL"):
+        config.hook.pytest_deselected(items=here)
+        items[:] = [item for item in items if item not in here]
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bundle of a comparison: what it says, its exit code, and where it belongs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._cluster_diff import Comparison, charts_left_out, files, manifests_below
+
+CLEAN = Comparison(
+    "20260101T000000.000Z-abcd", "a" * 40, "pi-1", "2026-01-01T00:00:00Z", (("Namespace/a", "unchanged"),), "", ("charts: x",)
+)
+DRIFT = Comparison(CLEAN.run_id, CLEAN.revision, "pi-1", CLEAN.at, (("Namespace/a", "drifted"), ("Role/b/c", "unchanged")), "-a\n+b\n", ())
+
+
+def test_status_exit_code_and_folder() -> None:
+    assert (CLEAN.status, CLEAN.exit_code, DRIFT.status, DRIFT.exit_code) == ("clean", 0, "drift", 1)
+    assert CLEAN.folder == "docs/governance/reviews/2026-01-01-20260101T000000.000Z-abcd"
+
+
+@pytest.mark.parametrize(("found", "says"), [(CLEAN, "**clean**: none of 1 differs."), (DRIFT, "**drift**: 1 of 2 objects differ.")])
+def test_the_bundle_is_for_people_and_programs(found: Comparison, says: str) -> None:
+    made = files(found)
+    assert says in made["summary.md"]
+    assert json.loads(made["summary.json"])["status"] == found.status
+    assert made["cluster.diff"] == found.diff
+    assert ("| `Namespace/a` | **drifted**: it was edited in the cluster |" in made["summary.md"]) == (found is DRIFT)
+    assert ("- not compared: charts: x" in made["summary.md"]) == (found is CLEAN)
+
+
+def test_what_is_encrypted_or_a_chart_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    (folder / "base").mkdir(parents=True)
+    for name in ("base/b.yaml", "a.yml", "base/c.sops.yaml", "notes.md"):
+        (folder / name).touch()
+    paths, said = manifests_below(folder)
+    assert [path.name for path in paths] == ["a.yml", "b.yaml"]
+    assert said == ("cluster/base/c.sops.yaml, which is encrypted",)
+    with pytest.raises(PifleetError, match="no folder of manifests"):
+        manifests_below(tmp_path / "none")
+    assert charts_left_out(tmp_path / "charts", None) == ("charts: there are none",)
+    (tmp_path / "charts/prometheus").mkdir(parents=True)
+    assert charts_left_out(tmp_path / "charts", None) == ("charts (prometheus): helm is not installed on the controller",)
+    assert "not part of this collection yet" in charts_left_out(tmp_path / "charts", "/usr/bin/helm")[0]
