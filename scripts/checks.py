@@ -40,7 +40,7 @@ OWN_FLEETS = {
 # folders that are too long for CI: part of `make test-full`
 ONLY_FULL = {"fix_runs", "k3s_ops", "lab"}
 # folders of tests that run anywhere
-NO_LAB = {"controller", "ledger", "secrets", "sync"}
+NO_LAB = {"controller", "hub_page", "ledger", "secrets", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
 SHOWN = 300  # lines of a failed check's log that are printed
 
