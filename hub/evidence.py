@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Literal
 
 from ansible_collections.pifleet.ops.hub.auth import Source
-from ansible_collections.pifleet.ops.hub.problems import ProblemError
+from ansible_collections.pifleet.ops.hub.problems import ProblemError, answers
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.outbox import Result
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.received import Incoming, Received
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -19,7 +19,7 @@ MAX_REQUEST = 33 << 20
 _HASH = "^[0-9a-f]{64}$"
 Sha256 = Annotated[str, Field(pattern=_HASH)]
 
-router = APIRouter(prefix="/v1", tags=["evidence"])
+router = APIRouter(prefix="/v1", tags=["evidence"], responses=answers(400, 401, 403, 413, 422))
 
 
 class EventIn(BaseModel):
@@ -81,7 +81,7 @@ def receive_events(request: Request, source: Source, batch: EventBatch) -> Batch
     return BatchOut(results=[_out(result, row.sha256) for result, row in zip(results, rows, strict=True)])
 
 
-@router.put("/bodies/{sha256}")
+@router.put("/bodies/{sha256}", responses={HTTPStatus.CREATED: {"model": ResultOut, "description": "Kept now"}})
 async def receive_body(request: Request, source: Source, sha256: Annotated[str, Path(pattern=_HASH)], response: Response) -> ResultOut:
     """Take in a body, named by the hash of its content."""
     media_type = request.headers.get("content-type", "application/octet-stream")

@@ -235,7 +235,7 @@ def create_run(office: InOffice, who: Operator, wanted: RunCreate, response: Res
     return Summary.model_validate(summary_of(run))
 
 
-@router.post("/runs/{run_id}/approvals", status_code=HTTPStatus.CREATED, responses=answers(401, 403, 404, 409, 422))
+@router.post("/runs/{run_id}/approvals", status_code=HTTPStatus.CREATED, responses=answers(400, 401, 403, 404, 409, 422))
 def decide_on_run(office: InOffice, who: Approver, run_id: RunId, decision: Decision) -> Detail:
     """Approve or reject the plan of a fix run that waits. Who decides is the token's login. The queue goes on."""
     found(office, run_id)
