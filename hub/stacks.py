@@ -130,7 +130,9 @@ def list_nodes(office: InOffice, _who: Viewer) -> NodePage:
     return NodePage(items=items, total=len(items))
 
 
-@router.post("/stacks/{node}/{name:path}/acknowledgements", status_code=HTTPStatus.ACCEPTED, responses=answers(400, 401, 403, 404, 409, 422))
+@router.post(
+    "/stacks/{node}/{name:path}/acknowledgements", status_code=HTTPStatus.ACCEPTED, responses=answers(400, 401, 403, 404, 409, 422)
+)
 def acknowledge_stack(
     office: InOffice,
     who: Operator,
