@@ -24,7 +24,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import schema
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 #: what SQLite says of a file that is damaged, or no database at all; https://sqlite.org/rescode.html
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -220,8 +220,32 @@ class Sqlite:
         # NullPool: a connection lives as long as one transaction, so that none is inherited by a forked process (which SQLite forbids)
         url = URL.create("sqlite", database=str(path))
         self.engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_SECONDS}, poolclass=NullPool)
-        event.listen(self.engine, "connect", _on_connect)
-        event.listen(self.engine, "begin", _on_begin)
+        event.listen(self.engine, "connect", self._on_connect)
+        event.listen(self.engine, "begin", self._on_begin)
+
+    def _on_connect(self, connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # transactions are begun below, DDL included
+        record.info["file"] = self._file()
+        for pragma in ("journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON", "trusted_schema=OFF"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def _on_begin(self, connection: Connection) -> None:
+        connection.exec_driver_sql(f"BEGIN {'DEFERRED' if connection.get_execution_options().get('pifleet_read') else 'IMMEDIATE'}")
+        # with the lock in hand: a file that was moved or removed meanwhile would take what nobody finds again
+        if connection.info["file"] != self._file():
+            connection.exec_driver_sql("ROLLBACK")
+            raise LedgerError(
+                f"{self.path} is another file than the one that this run opened: it was moved, removed or replaced.",
+                "Run again. Where it was moved as damaged, the new one names it.",
+            )
+
+    def _file(self) -> tuple[int, int] | None:
+        """Return what tells the file from one that takes its place, None where there is none."""
+        try:
+            seen = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return seen.st_dev, seen.st_ino
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -293,16 +317,6 @@ def _is_sound(db: sqlite3.Connection) -> bool:
         return bool(db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
     except sqlite3.Error as error:
         return not _is_damage(error)
-
-
-def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun below, DDL included
-    for pragma in ("journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON", "trusted_schema=OFF"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {'DEFERRED' if connection.get_execution_options().get('pifleet_read') else 'IMMEDIATE'}")
 
 
 def _create_private(path: Path) -> None:

@@ -498,6 +498,25 @@ def test_killed_in_the_creation_is_created_by_the_next(path: Path, header: Heade
     assert Runs(Store(path)).open(header, someone(1), ["a"]).fresh
 
 
+@pytest.mark.parametrize("reading", [False, True])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_session_does_not_go_on_in_a_file_that_was_moved(path: Path, reading: bool, replaced: bool) -> None:
+    said = "There is no ledger" if reading and not replaced else "another file"
+    mine = Store(path)
+    with mine.session():
+        with mine.write() as db:
+            db.exec_driver_sql("CREATE TABLE notes (text TEXT)")
+        path.rename(path.with_name("moved"))
+        if replaced:
+            with Store(path).write():
+                pass
+        for _ in range(2):
+            with pytest.raises(LedgerError, match=said), mine.read() if reading else mine.write() as db:
+                db.exec_driver_sql("INSERT INTO notes VALUES ('lost')")
+    with Store(path.with_name("moved")).read() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM notes").scalar() == 0
+
+
 def test_session_has_one_connection_for_all_its_transactions(path: Path) -> None:
     store = Store(path)
     opened: list[object] = []
