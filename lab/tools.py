@@ -15,7 +15,7 @@ from lab import build, paths
 from lab.console import Console
 
 SOURCES = Path(__file__).with_name("go")
-PACKAGES = {"sops": "github.com/getsops/sops/v3/cmd/sops", "workload": "."}
+PACKAGES = {"buildx": "github.com/docker/buildx/cmd/buildx", "sops": "github.com/getsops/sops/v3/cmd/sops", "workload": "."}
 
 
 def key(name: str) -> str:
@@ -27,7 +27,7 @@ def key(name: str) -> str:
 
 
 def ensure(name: str, console: Console) -> Path:
-    """The static program *name*: ``sops`` (45 s the first time), or ``workload``, which the lab's container images consist of."""
+    """The static program *name*: ``buildx`` or ``sops`` (a minute the first time), or ``workload``, which the lab's images consist of."""
     if name not in PACKAGES:
         raise PifleetError(f"The lab has no tool {name}.", f"It has {', '.join(sorted(PACKAGES))}.")
     target = paths.cache() / "tools" / f"{name}-{key(name)}"
