@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rotation of a server token: once, verified, and gone on with where it was cut off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import token_rotation
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.token_rotation import RotationError, fingerprint, rotate, verify
+
+
+@dataclass
+class FakeServer:
+    """*given*: what it is started with; *known*: secrets that it accepts, by user."""
+
+    first: str = "old"
+    token: str = "old"
+    known: dict[str, list[str]] = field(default_factory=lambda: {"server": ["old"], "node": ["agents"]})
+    fresh: str = "new"
+    keeps_old: bool = False
+    rotations: int = 0
+
+    def given(self) -> str:
+        return self.first
+
+    def own(self) -> str:
+        return self.token
+
+    def agents(self) -> str:
+        return "agents"
+
+    def rotate(self) -> None:
+        self.rotations += 1
+        self.token = self.fresh
+        self.known["server"] = [self.fresh, *(["old"] if self.keeps_old else [])]
+
+    def accepts(self, user: str, secret: str) -> bool | None:
+        return secret in self.known[user]
+
+
+def test_a_token_is_rotated_once_and_verified() -> None:
+    server = FakeServer()
+    found = rotate(server, check=False, timeout=0)
+    assert (found.changed, found.resumed, found.server, server.rotations) == (True, False, fingerprint("new"), 1)
+    # the node was not told yet: whoever comes then goes on with it
+    again = rotate(server, check=False, timeout=0)
+    assert (again.changed, again.resumed, again.server, server.rotations) == (False, True, fingerprint("new"), 1)
+
+
+def test_a_check_only_says_what_would_be_done() -> None:
+    server = FakeServer()
+    found = rotate(server, check=True, timeout=0)
+    assert (found.changed, found.server, server.rotations) == (True, fingerprint("old"), 0)
+
+
+@pytest.mark.parametrize(
+    ("server", "says"),
+    [
+        (FakeServer(first=""), "has no token"),
+        (FakeServer(token=""), "has no token"),
+        (FakeServer(fresh="old"), "did not write a new token"),
+        (FakeServer(keeps_old=True), "still accepts the old token"),
+    ],
+)
+def test_what_does_not_verify_is_told(server: FakeServer, says: str) -> None:
+    with pytest.raises(RotationError, match=says):
+        rotate(server, check=False, timeout=0)
+
+
+def test_tokens_are_verified_as_servers_and_agents_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(FakeServer(), 0).agents == fingerprint("agents")
+    for server, says in (
+        (FakeServer(first="other"), "not started with its own token"),
+        (FakeServer(known={"server": [], "node": ["agents"]}), "does not accept its own token"),
+        (FakeServer(known={"server": ["old"], "node": []}), "its own token for agents"),
+    ):
+        with pytest.raises(RotationError, match=says):
+            verify(server, 0)
+    monkeypatch.setattr(token_rotation, "_POLL_SECONDS", 0.0)
+    with pytest.raises(RotationError, match="After 0"):
+        verify(FakeServer(token=""), 0.01)
