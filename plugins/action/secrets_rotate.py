@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction
@@ -13,10 +14,11 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.modules.secrets_rotate import ARGUMENT_SPEC
 
 if not MISSING:
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import text_of, utc_now
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rotations import ROTATED, TAKEN_BACK, Rotations
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import new_run_id
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets import check, keys, policy, rotation
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets import check, hub_token, keys, policy, rotation
     from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets.sops import Sops
 
 #: findings of the check that a rotation of this kind mends itself
@@ -35,6 +37,8 @@ class ActionModule(LedgerAction):
         self._rotations = Rotations(self._store)
         if params["state"] == "recorded":
             return self._record(params)
+        if params["what"] == "hub_token" and params["state"] == "rotated":
+            return self._rotate_hub_token(params)
         if params["what"] not in MENDED:
             raise PifleetError(f"{params['what']} is in no file of the fleet's folder.", "playbooks/rotate_secrets.yml rotates it.")
         self._files = rotation.Files(self._root, self._state, Sops)
@@ -85,6 +89,20 @@ class ActionModule(LedgerAction):
         self._rotations.record(self._process, ROTATED, {**told, "resumed": bool(begun)})
         self._files.finish(done)
         return result
+
+    def _rotate_hub_token(self, params: dict[str, Any]) -> dict[str, Any]:
+        if not params["token_from"]:
+            raise PifleetError(
+                "There is no new token for the hub.", "Let its operator make one (`hub token add`), and give token_from=FILE with it."
+            )
+        policy_text = atomic_file.read_text(self._root / policy.FILE) or ""
+        source, settings = Path(params["token_from"]).expanduser(), identity.load(self._root)
+        done = hub_token.rotate(settings, source, policy_text, utc_now(), self._task.check_mode)
+        if done.changed and not self._task.check_mode:
+            told = {"what": "hub_token", "rotation": new_run_id(utc_now()), "old": done.old, "new": done.new}
+            self._rotations.record(self._process, ROTATED, told)
+        notes = ["The hub takes the new token. Let its operator revoke the old one (`hub token revoke`), and remove the file."]
+        return {"changed": done.changed, "files": [str(done.path)] if done.changed else [], "resumed": False, "notes": notes}
 
     def _refuse_findings(self, report: check.Report, what: str) -> None:
         bad = [f for f in report.findings if f.rule not in (*MENDED[what], *ELSEWHERE)]

@@ -16,6 +16,7 @@ description:
   - The policy is C(.sops.yaml). Fails on a file that has to be encrypted and is not, or not wholly; on one that others can read than the
     policy names, or not all of them; on one that no rule covers; on a policy that cannot work; and on a plain file of the desired state
     that holds a Kubernetes Secret or what looks like a secret.
+  - Says which secrets were not rotated within 90 days, by the ledger. That is no finding.
   - Reads only, needs no key and no C(sops), and shows no secret. Looks at what git would commit; without git, at all files.
   - Runs on the controller, without a connection to the task's host. The playbook C(pifleet.ops.secrets_check) is the usual way to it.
 options:
@@ -76,6 +77,11 @@ encrypted:
   description: The encrypted files.
   type: list
   elements: str
+  returned: always, but where the folder cannot be read
+due:
+  description: Each kind of secret with the time of its last rotation in the ledger, and whether that is overdue.
+  type: list
+  elements: dict
   returned: always, but where the folder cannot be read
 scanned:
   description: How many plain files were looked through.

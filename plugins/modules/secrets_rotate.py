@@ -26,6 +26,8 @@ options:
     description:
       - V(data_keys) gives each file a new data key, for the same recipients.
       - V(recipients) makes the recipients of each file those of C(.sops.yaml). Where somebody is left out, the data key is new too.
+      - V(hub_token) puts the token in O(token_from) in the place that C(evidence.yml) names, once the hub has taken it, and takes it back
+        where the hub refuses it from there.
       - The others are rotated elsewhere, and only recorded here.
     type: str
     required: true
@@ -41,6 +43,9 @@ options:
     description: With O(what=recipients), public keys in C(.sops.yaml) that are to be replaced, each by its new one.
     type: dict
     default: {}
+  token_from:
+    description: With O(what=hub_token), a file with the new token, of mode 0600.
+    type: path
   details:
     description: With O(state=recorded), what is told of it. No secret belongs here.
     type: dict
@@ -90,6 +95,7 @@ ARGUMENT_SPEC = {
     },
     "state": {"type": "str", "default": "rotated", "choices": ["rotated", "taken_back", "recorded"]},
     "replace": {"type": "dict", "default": {}},
+    "token_from": {"type": "path", "no_log": False},
     "details": {"type": "dict", "default": {}},
 }
 

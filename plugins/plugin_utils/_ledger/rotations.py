@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ class Due:
 
 
 class Rotations:
-    """Each method is one transaction. All raise LedgerError where the ledger cannot be used."""
+    """Raises LedgerError where the ledger cannot be used."""
 
     def __init__(self, store: Store, now: Callable[[], datetime] = utc_now) -> None:
         self._store = store
@@ -47,17 +47,19 @@ class Rotations:
             if not any(told["rotation"] == data["rotation"] for _at, told in _told(db, kind)):
                 append_event(db, kind, data, run_id=run_id, now=self._now)
 
-    def due(self, kinds: tuple[str, ...]) -> tuple[Due, ...]:
-        """Return for each of *kinds* when it was rotated last. Where there is no ledger yet, nothing ever was."""
-        try:
-            with self._store.read() as db:
-                told = {str(data["what"]): at for at, data in _told(db, ROTATED)}
-        except LedgerError:
-            told = {}
-        return tuple(Due(what, told.get(what), self._overdue(told.get(what))) for what in kinds)
 
-    def _overdue(self, at: str | None) -> bool:
-        return at is None or self._now() - datetime.fromisoformat(at.replace("Z", "+00:00")) > PERIOD
+def due(store: Store, kinds: Iterable[str], now: Callable[[], datetime] = utc_now) -> tuple[Due, ...]:
+    """Return for each of *kinds* when it was rotated last. Where there is no ledger yet, nothing ever was."""
+    try:
+        with store.read() as db:
+            told = {str(data["what"]): at for at, data in _told(db, ROTATED)}
+    except LedgerError:
+        told = {}
+    return tuple(Due(what, told.get(what), _overdue(told.get(what), now())) for what in kinds)
+
+
+def _overdue(at: str | None, now: datetime) -> bool:
+    return at is None or now - datetime.fromisoformat(at.replace("Z", "+00:00")) > PERIOD
 
 
 def _told(db: Connection, kind: str) -> list[tuple[str, dict[str, Any]]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets.policy import
 #: a file system of RAM on every Linux (tmpfs(5))
 RAM = "/dev/shm"
 _SECONDS = 120
-_COMMANDS = ("decrypt", "rotate", "updatekeys")
+_COMMANDS = ("decrypt", "rotate", "set", "updatekeys")
 
 
 class SopsError(PifleetError):
@@ -49,6 +50,15 @@ class Sops:
 
         return self._on_copy(path, content, updated)
 
+    def with_value(self, path: str, content: str, key: str, value: str) -> str:
+        """Return *content* with *value* under *key*; it goes through a pipe. Raises SopsError."""
+
+        def changed(copy: Path) -> str:
+            self._sops(path, "set", "--value-stdin", str(copy), f'["{key}"]', stdin=json.dumps(value))
+            return copy.read_text()
+
+        return self._on_copy(path, content, changed)
+
     def _on_copy(self, path: str, content: str, does: Callable[[Path], str]) -> str:
         """sops goes by the name of a file and by the ``.sops.yaml`` above it, and writes in place: it gets a folder of its own."""
         with tempfile.TemporaryDirectory(prefix="pifleet-sops-", dir=self._ram if Path(self._ram).is_dir() else None) as folder:
@@ -58,8 +68,8 @@ class Sops:
             Path(folder, FILE).write_text(self._policy)
             return does(copy)
 
-    def _sops(self, path: str, *args: str) -> str:
-        done = self._run(["sops", *args], timeout=_SECONDS)
+    def _sops(self, path: str, *args: str, stdin: str | None = None) -> str:
+        done = self._run(["sops", *args], stdin=stdin, timeout=_SECONDS)
         if done.rc == 127:
             raise SopsError("sops is not installed on the controller.", "Install it: https://getsops.io")
         if not done.ok:

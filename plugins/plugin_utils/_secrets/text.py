@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rotations import PERIOD, Due
 from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets.check import Report
 
 
@@ -16,3 +19,9 @@ def checked(report: Report) -> str:
     looked = f"{len(report.encrypted)} encrypted and {report.scanned} plain files looked at: "
     end = "all is as the policy says." if report.ok else f"{len(report.findings)} findings."
     return "\n".join([*lines, *report.notes, looked + end])
+
+
+def overdue(due: Iterable[Due]) -> tuple[str, ...]:
+    """Return what is said of secrets that the ledger does not show to have been rotated within the period."""
+    late = [f"{one.what} ({f'last on {one.last[:10]}' if one.last else 'never'})" for one in due if one.overdue]
+    return (f"Not rotated within {PERIOD.days} days, says the ledger: {', '.join(late)}.",) if late else ()

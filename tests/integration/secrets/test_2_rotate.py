@@ -62,7 +62,9 @@ def test_data_keys_check_apply_and_the_way_back(fleet: SecretsFleet) -> None:
     rotate(fleet, "data_keys")
     assert readable(fleet) == set(SAMPLES)
     assert not [path for path, key in data_keys(fleet).items() if key == old[path]]
-    assert fleet.rules() == []
+    rc, found = fleet.check()
+    assert (rc, found["findings"]) == (0, [])
+    assert found["notes"] == ["Not rotated within 90 days, says the ledger: k3s_token (never), k3s_agent_token (never)."]
     ((kind, data),) = events(fleet)
     assert (kind, data["what"], sorted(data["files"]), data["resumed"]) == ("secrets.rotated", "data_keys", sorted(SAMPLES), False)
     rotate(fleet, "undo")
