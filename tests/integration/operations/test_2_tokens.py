@@ -105,7 +105,7 @@ def test_a_token_of_agents_is_rotated_and_agents_come_back_with_it(working: Oper
 
 
 @pytest.mark.parametrize(
-    ("what", "task"), [("k3s_token", "Let k3s make a new server token"), ("k3s_agent_token", "Install the server and start it")]
+    ("what", "task"), [("k3s_token", "Let k3s make a new server token"), ("k3s_agent_token", "Wait until the server is up")]
 )
 def test_what_was_cut_off_is_completed_by_the_next_run(working: Operations, what: str, task: str) -> None:
     fleet = working
