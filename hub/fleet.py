@@ -130,4 +130,6 @@ def _told(event_id: str, content: bytes) -> dict[str, Any]:
 @router.get("/metrics", responses=answers(401, 403), response_class=Response)
 def show_metrics(office: InOffice, _who: Viewer) -> Response:
     """Figures for Prometheus."""
-    return Response(generate_latest(metrics.registry_of(office.fix_runs)), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        generate_latest(metrics.registry_of(office.fix_runs, office.queue)), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ansible_collections.pifleet.ops.hub.queue import Queue
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns, Tally
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 
 class FixRunCollector:
-    """Counts fix runs and their steps."""
+    """Counts fix runs and their steps, by the names that the file for node-exporter has, and says how the queue is."""
 
-    def __init__(self, fix_runs: FixRuns) -> None:
-        self._fix_runs = fix_runs
+    def __init__(self, fix_runs: FixRuns, queue: Queue) -> None:
+        self._fix_runs, self._queue = fix_runs, queue
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics. Raises LedgerError."""
@@ -29,10 +30,14 @@ class FixRunCollector:
         for (service, step), total in sorted(found.seconds.items()):
             seconds.add_metric((service, step), total)
         yield from (runs, steps, seconds)
+        health = self._queue.health()
+        yield GaugeMetricFamily("pifleet_queue_up", "Whether what is handed to the queue will be done.", value=int(health.ok))
+        yield GaugeMetricFamily("pifleet_queue_pending", "Fix runs that wait for somebody to take them.", value=health.pending)
+        yield GaugeMetricFamily("pifleet_queue_workers", "Who takes them.", value=health.workers)
 
 
-def registry_of(fix_runs: FixRuns) -> CollectorRegistry:
+def registry_of(fix_runs: FixRuns, queue: Queue) -> CollectorRegistry:
     """Return what ``generate_latest`` renders."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FixRunCollector(fix_runs))
+    registry.register(FixRunCollector(fix_runs, queue))
     return registry

@@ -4,6 +4,7 @@
 - the run of `playbooks/fix.yml` without the steps build, restart and verify, against a playbook that calls `ping` on the node as often as
   the rest of it calls modules: what is ours beyond Ansible's own time (promise: two seconds)
 - a page of 50 of 10,000 fix runs, read from the ledger, against one `SELECT` of as many rows (promise: 50 ms)
+- the same page as the hub answers it (`GET /orchestrator/runs`), against `GET /healthz` of the same hub (promise: 50 ms)
 
 These machines are noisy: what is compared runs in turn (A B A B), and the median counts.
 """
@@ -30,6 +31,7 @@ from sqlalchemy import select  # noqa: E402
 from tests.benchmarks.bootstrap import Figure, ansible, compared, in_turn, timed  # noqa: E402
 from tests.integration.fix_runs.conftest import HERE, NODE, Shop, prepared  # noqa: E402
 from tests.support.fix_runs import World  # noqa: E402
+from tests.support.hub_office import HubFleet  # noqa: E402
 
 #: seconds beyond Ansible's own time
 PROMISE = 2.0
@@ -72,8 +74,8 @@ def overhead(shop: Shop, runs: int) -> list[Figure]:
     ]
 
 
-def listing(folder: Path, runs: int) -> Figure:
-    world = World(folder / "ledger.db")
+def filled(world: World) -> None:
+    """Record MANY fix runs."""
     first = world.analysed()
     with world.store.write() as db:
         run = dict(db.execute(select(fix_runs).where(fix_runs.c.id == first.id)).mappings().one())
@@ -81,6 +83,11 @@ def listing(folder: Path, runs: int) -> Figure:
         more = range(run["seq"] + 1, MANY + 1)
         db.execute(fix_runs.insert(), [{**run, "id": f"fix-{n:06d}-web", "seq": n, "status": "succeeded"} for n in more])
         db.execute(fix_run_steps.insert(), [{**step, "fix_run_id": f"fix-{n:06d}-web"} for n in more for step in steps])
+
+
+def listing(folder: Path, runs: int) -> Figure:
+    world = World(folder / "ledger.db")
+    filled(world)
 
     def page() -> None:
         found, total = world.fix_runs.listed(status="succeeded", limit=50, offset=MANY // 2)
@@ -97,9 +104,29 @@ def listing(folder: Path, runs: int) -> Figure:
     return Figure(about, 1, len(mine), round(milliseconds, 4), PAGE, round(milliseconds / PAGE, 2), 1)
 
 
+def over_http(folder: Path, runs: int) -> Figure:
+    hub = HubFleet(folder / "hub")
+    filled(hub.world)
+    client = hub.client("viewer")
+
+    def page() -> None:
+        found = client.get("/orchestrator/runs", params={"status": "succeeded", "limit": 50, "offset": MANY // 2}).json()
+        assert (len(found["items"]), found["total"]) == (50, MANY - 1)
+
+    def health() -> None:
+        assert client.get("/healthz").json() == {"status": "ok"}
+
+    page()
+    mine, floor = in_turn(max(20, runs), page, health)
+    seconds = statistics.median(mine)
+    about = f"the same over HTTP / 50 ms (GET /healthz: {statistics.median(floor) * 1000:.1f} ms)"
+    return Figure(about, 1, len(mine), round(seconds, 4), PAGE, round(seconds / PAGE, 2), 1)
+
+
 def measure(runs: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         yield listing(Path(folder), runs)
+        yield over_http(Path(folder), runs)
         fleet = Fleet(HERE / "lab-fixes")
         try:
             prepared(fleet)

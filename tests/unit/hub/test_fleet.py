@@ -7,10 +7,13 @@ import asyncio
 from typing import Any
 
 from ansible_collections.pifleet.ops.hub import fleet as hub_fleet
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.hub_office import HubFleet
 from tests.unit.hub.test_hub import problem
+
+QUEUE = (("up", 1), ("pending", 0), ("workers", 1))
 
 
 class Reader:
@@ -81,3 +84,17 @@ def test_queue_works_as_long_as_the_hub_serves(fleet: HubFleet) -> None:
     with fleet.client("viewer"):
         assert fleet.queue.works
     assert not fleet.queue.works
+
+
+def samples(text: str) -> set[tuple[str, frozenset[tuple[str, str]], float]]:
+    families = text_string_to_metric_families(text)
+    return {(one.name, frozenset(one.labels.items()), one.value) for family in families for one in family.samples}
+
+
+def test_figures_are_those_of_the_file_for_node_exporter_and_of_the_queue(fleet: HubFleet) -> None:
+    fleet.world.step(fleet.world.analysed(), "patch")
+    shown = samples(fleet.client("viewer").get("/metrics").text)
+    kept = samples(metrics.exposition(fleet.office.fix_runs.tally()))
+    assert kept
+    assert {(name, value) for name, _labels, value in shown - kept} == {(f"pifleet_queue_{name}", value) for name, value in QUEUE}
+    assert kept <= shown
