@@ -307,6 +307,7 @@ def suite(what: str) -> list[Check]:
             ("fix_runs", ()),
             ("recording", ("lab",)),
             ("outbox", ()),
+            ("live", ()),
         )
     ]
     if what == "bench":

@@ -129,7 +129,8 @@ class ActionModule(LedgerAction):
         if key := self._gnupg_key():
             # not found out at the end, when all is done and cannot be signed for
             attestation.gnupg_key(key)
-        opened = self._runs.open(self._header(), self._process, self.task_vars["ansible_play_hosts_all"])
+        header = self._header()
+        opened = self._runs.open(header, self._process, self.task_vars["ansible_play_hosts_all"])
         for run in opened.interrupted:
             display.warning(
                 f"The run {run.run_id} of {run.playbook} by {run.requester} never ended: it was interrupted. Run it again to its end."
@@ -140,6 +141,8 @@ class ActionModule(LedgerAction):
             "rebuilds": self._unfinished(opened.interrupted),
             "fleet_root": str(self._root),
             "gnupg_key": self._gnupg_key(),
+            # a check does other work, so that its time would be compared with what it is not
+            "last_run": asdict(last) if not header.check_mode and (last := self._runs.last_like(header)) else None,
         }
 
     def _unfinished(self, interrupted: tuple[Interrupted, ...]) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,8 @@ short_description: Complete the record of a run in the ledger
 version_added: "0.1.0"
 author: pifleet.ops contributors (@pifleet)
 description:
-  - Counts the results of each kind every host has, and notes when plays began and which tasks changed or failed, by their names alone.
-    Nothing of a result itself is taken, and of tasks with C(no_log) not even the name.
+  - Counts the results of each kind every host has, and notes when plays began, how long the longer tasks took, and which tasks changed or
+    failed, by their names alone. Nothing of a result itself is taken, and of tasks with C(no_log) not even the name.
   - The closing M(pifleet.ops.run_record) puts it into the ledger, and fails where it is missing. A run that ends before that is closed as
     failed by the callback itself; what it cannot write then is a warning, and the next run reports it.
 requirements:
@@ -70,6 +70,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._opened: dict[str, Any] = {}
         self._play: Any = None
         self._waiting = ""
+        #: which no host has begun yet
+        self._task: Any = None
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         del playbook
@@ -82,12 +84,25 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._waiting = play.get_name() or "play"
 
     @_recorded
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        del is_conditional
+        self._task = task
+
+    @_recorded
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._task = task
+
+    @_recorded
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         del host, task
         self.recording.started += 1
         if self._waiting:
+            self.recording.step("")
             self.recording.play(self._waiting)
             self._waiting = ""
+        if self._task is not None:
+            self.recording.step("" if self._task.no_log else self._task.get_name())
+            self._task = None
 
     @_recorded
     def v2_runner_on_ok(self, result: Any) -> None:

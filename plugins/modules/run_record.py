@@ -147,6 +147,21 @@ gnupg_key:
   description: Fingerprint of the GnuPG key that signs. Null where the controller's own key does.
   type: str
   returned: O(state=opened)
+last_run:
+  description: How long the newest run of the same playbook took that succeeded, with the same hosts, tags and inventory. Null without one.
+  type: dict
+  returned: O(state=opened)
+  contains:
+    run_id:
+      description: Id of that run.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+    steps:
+      description: Its tasks that took a second or more, each with C(play), C(task) and C(seconds). Those with C(no_log) are not among them.
+      type: list
+      elements: dict
 head:
   description: End of the chain after closing.
   type: dict

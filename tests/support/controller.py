@@ -90,16 +90,16 @@ def wait_for_file(path: Path) -> None:
         time.sleep(0.05)
 
 
-def with_callback(folder: Path, text: str) -> dict[str, str]:
-    """Make the collection in *folder* with *text* at the end of its callback, and return the environment in which it is used."""
+def with_callback(folder: Path, text: str, name: str = "evidence") -> dict[str, str]:
+    """Make the collection in *folder* with *text* at the end of its callback *name*, and return the environment in which it is used."""
     ops = folder / "collections" / "ansible_collections" / "pifleet" / "ops"
     (ops / "plugins" / "callback").mkdir(parents=True)
-    for source in [*(ROOT / "plugins").iterdir(), *(ROOT / name for name in ("galaxy.yml", "meta", "roles"))]:
+    for source in [*(ROOT / "plugins").iterdir(), *(ROOT / other for other in ("galaxy.yml", "meta", "roles"))]:
         target = ops / source.relative_to(ROOT)
         if not target.exists():
             target.symlink_to(source)
-    (ops / "plugins" / "callback" / "evidence.py").write_text((ROOT / "plugins/callback/evidence.py").read_text() + text)
+    (ops / "plugins" / "callback" / f"{name}.py").write_text((ROOT / f"plugins/callback/{name}.py").read_text() + text)
     for other in (ROOT / "plugins/callback").glob("*.py"):
-        if other.name != "evidence.py":
+        if other.stem != name:
             (ops / "plugins" / "callback" / other.name).symlink_to(other)
     return {"ANSIBLE_COLLECTIONS_PATH": str(folder / "collections")}

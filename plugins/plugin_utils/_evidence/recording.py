@@ -16,6 +16,9 @@ from typing import Any
 KINDS = ("ok", "changed", "failed", "unreachable", "skipped", "rescued", "ignored")
 #: changes and failures that are named; the rest is counted only
 NAMED = 2000
+#: seconds from which on it is kept how long a task took, and how many of those
+LONG = 1.0
+STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,9 @@ class Recording:
     ended: int = 0
     seconds: float = 0.0
     broken: str = ""
+    #: the longer tasks, all hosts together: (play, task) and the longest that it took
+    steps: dict[tuple[str, str], float] = field(default_factory=dict)
+    at_work: tuple[tuple[str, str], float] | None = None
     began: float = field(default_factory=time.monotonic)
 
     def count(self, host: str, *kinds: str) -> None:
@@ -81,6 +87,15 @@ class Recording:
     def end_play(self) -> None:
         if self.plays and self.plays[-1].seconds is None:
             self.plays[-1].seconds = round(time.monotonic() - self.plays[-1].began, 3)
+
+    def step(self, task: str) -> None:
+        """A task begins, and the one before it is over; "" is one that has no name here, or none."""
+        now = time.monotonic()
+        if self.at_work:
+            key, began = self.at_work
+            if now - began >= LONG and (key in self.steps or len(self.steps) < STEPS):
+                self.steps[key] = max(self.steps.get(key, 0.0), round(now - began, 1))
+        self.at_work = ((self.plays[-1].name if self.plays else "", task), now) if task else None
 
     def name(self, into: list[dict[str, str]], host: str, task: str) -> None:
         if len(into) < NAMED:
@@ -105,9 +120,11 @@ class Recording:
     def report(self) -> dict[str, Any]:
         """Return what is told of the run beside its counts."""
         self.end_play()
+        self.step("")
         return {
             "seconds": round(time.monotonic() - self.began, 3),
             "plays": [{"name": p.name, "started_at": p.started_at, "seconds": p.seconds} for p in self.plays],
+            "steps": [{"play": play, "task": task, "seconds": seconds} for (play, task), seconds in self.steps.items()],
             "failures": list(self.failures[:100]),
             "recording_seconds": round(self.seconds, 6),
         }

@@ -21,6 +21,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import 
     artifacts,
     bodies,
     collected,
+    events,
     rebuild_steps,
     rebuilds,
     run_hosts,
@@ -68,6 +69,15 @@ class Opened:
     run_id: str
     interrupted: tuple[Interrupted, ...]
     fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """How long an earlier run took, in seconds. *steps*: its longer tasks, each with ``play``, ``task`` and ``seconds``."""
+
+    run_id: str
+    seconds: float
+    steps: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +249,22 @@ class Runs:
             for row in db.execute(select(run_hosts.c.run_id, run_hosts.c.host, run_hosts.c.outcome).order_by(run_hosts.c.host)):
                 hosts.setdefault(row.run_id, {})[row.host] = row.outcome
             return tuple(_run(row, hosts.get(row.id, {})) for row in db.execute(select(runs).order_by(runs.c.started_at, runs.c.id)))
+
+    def last_like(self, header: Header) -> LastRun | None:
+        """Return how long the newest run took that succeeded with the same playbook, hosts, tags and inventory; None: there is none."""
+        wanted = select(runs.c.id, runs.c.tags, runs.c.skip_tags, runs.c.inventory).where(
+            runs.c.status == "succeeded", runs.c.playbook == header.playbook, runs.c.host_limit.is_not_distinct_from(header.host_limit)
+        )
+        same = (header.tags, header.skip_tags, header.inventory)
+        with self._store.read() as db:
+            newest = db.execute(wanted.order_by(runs.c.started_at.desc(), runs.c.id.desc()).limit(50)).all()
+            run_id = next((row.id for row in newest if (tuple(row.tags), tuple(row.skip_tags), tuple(row.inventory)) == same), None)
+            closed = select(events.c.content).where(events.c.run_id == run_id, events.c.kind == "run.closed")
+            told = db.execute(closed.order_by(events.c.seq.desc())).scalar() if run_id else None
+        data = json.loads(bytes(told))["data"] if told is not None else {}
+        if run_id is None or data.get("seconds") is None:
+            return None
+        return LastRun(run_id, data["seconds"], tuple(data.get("steps", ())))
 
     def counts(self, run_id: str) -> dict[str, Counts]:
         """Return what was counted for each host of a run."""

@@ -68,6 +68,16 @@ def test_plays_end_where_the_next_one_begins_and_names_have_an_end() -> None:
     assert made.report()["plays"] == told["plays"], "an ended play stays as it is"
 
 
+def test_longer_tasks_are_kept_with_the_longest_that_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 0.0, 0.5, 3.0, 4.0, 9.0, 11.0, 12.0, 13.0])
+    monkeypatch.setattr(recording.time, "monotonic", lambda: next(moments))
+    made = Recording()
+    for task in ("short", "long", "long", "", "long"):
+        made.step(task)
+    assert made.steps == {("", "long"): 2.5}
+    assert made.report()["steps"] == [{"play": "", "task": "long", "seconds": 5.0}]
+
+
 def test_each_playbook_of_a_process_has_a_recording_of_its_own() -> None:
     first = recording.begin()
     assert recording.current() is first

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.recording import Recording
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.stack_events import Attempt, Told
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import runs as runs_module
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process
@@ -71,6 +72,28 @@ def test_killed_run_is_reported_once_and_marked(ledger: Ledger, header: Header, 
     assert runs.all()[0].status == "interrupted"
     assert runs.all()[0].hosts == {"a": None}
     assert runs.open(header, someone(3), ["a"]).interrupted == ()
+
+
+def test_last_run_is_the_newest_that_succeeded_with_the_same_command(runs: Runs, header: Header, someone: Someone) -> None:
+    def run(header: Header, outcome: str = "ok", seconds: float = 0.0) -> str:
+        recorded = Recording(steps={("play", "task"): seconds})
+        opened = runs.open(header, someone(1), ["a"])
+        runs.close(someone(1), {"a": outcome}, recorded)
+        return opened.run_id
+
+    run(header, seconds=1.0, outcome="failed")
+    assert runs.last_like(header) is None
+    run(header, seconds=1.0)
+    wanted = run(header, seconds=2.0)
+    run(header, outcome="failed", seconds=3.0)
+    others = {"playbook": "other.yml", "host_limit": "b", "tags": ("x",), "skip_tags": ("x",), "inventory": ("elsewhere",)}
+    for name, value in others.items():
+        run(replace(header, **{name: value}))  # type: ignore[arg-type]
+    runs.open(replace(header, check_mode=True), someone(2), ["a"])
+    found = runs.last_like(header)
+    assert found is not None
+    assert (found.run_id, found.steps) == (wanted, ({"play": "play", "task": "task", "seconds": 2.0},))
+    assert runs.last_like(replace(header, host_limit="c")) is None
 
 
 def test_check_is_recorded_and_nothing_else(ledger: Ledger, header: Header, someone: Someone) -> None:
