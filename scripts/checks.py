@@ -313,7 +313,7 @@ def suite(what: str) -> list[Check]:
     if what == "bench":
         return [lab, *bench]
     coverage = Check("coverage-evidence", _python("scripts/branch_coverage.py", "evidence"))
-    packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",))]
+    packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",)), Check("galaxy", ("scripts/galaxy",))]
     # the lab takes longest: it starts first, and the rest beside it
     return [lab, *static_checks(), coverage, *packaging, *scenarios(), *integration(), *(bench if what == "full" else [])]
 
