@@ -6,12 +6,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.hub.plays import Played, TaskResult
+from ansible_collections.pifleet.ops.plugins.action import stack_acknowledge
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import permissions
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin, permissions
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import utc_now
 
 from tests.support.hub_office import SECRET, HubFleet
@@ -149,3 +151,20 @@ def test_webhook_with_its_signature_refreshes(fleet: HubFleet) -> None:
 
 def test_queue_says_how_it_is(fleet: HubFleet) -> None:
     assert fleet.client("viewer").get("/api/queue").json() == {"kind": "embedded", "ok": True, "pending": 0, "workers": 1, "problem": ""}
+
+
+class Templar:
+    def template(self, text: Any) -> Any:
+        return text
+
+
+def test_node_is_told_whom_the_token_proved(fleet: HubFleet) -> None:
+    event = permissions.ask(fleet.world.store, "pi-1", "shop", DIGEST, "alice")
+    action = stack_acknowledge.ActionModule.__new__(stack_acknowledge.ActionModule)
+    action._templar = Templar()
+    action._task = SimpleNamespace(args={"stack": "shop", "plan_digest": DIGEST})
+    seen = {"fleet_root": str(fleet.root), "inventory_hostname": "pi-1", "acknowledgement_request": event}
+    assert action._requester(seen) == "alice"
+    assert action._requester({}) == origin.login()
+    with pytest.raises(PifleetError, match="has no request"):
+        action._requester({**seen, "inventory_hostname": "pi-2"})
