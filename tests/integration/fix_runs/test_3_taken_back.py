@@ -114,36 +114,47 @@ def test_a_new_one_from_an_old_one(well: Shop) -> None:
     assert (new.parent_id, new.status, new.plan_digest) == (old.id, "rolled_back", old.plan_digest)
 
 
-def test_a_patch_that_stays_pinned(well: Shop) -> None:
+@pytest.fixture
+def pinned(well: Shop) -> Shop:
+    """Held at a patch by a fix run, which is not in the desired state."""
     well.profile(keep="pinned")
     well.repository.commit()
     head, others = well.head(), well.others()
     well.fix("bump greeting to 1.1")
     run = well.last()
     assert (run.status, run.holds, well.says(), well.others()) == ("succeeded", True, "1.1 good", others)
-    # not in the desired state, which goes on, and the stack keeps files and containers
     assert (well.head(), well.repository.git("status", "--porcelain")) == (head, "")
-    container, files = well.web()["Id"], well.files()
-    well.repository.write("stacks/neighbour/compose.yaml", NEIGHBOUR + "# another\n")
-    well.repository.commit()
+    return well
+
+
+def test_a_patch_that_stays_pinned(pinned: Shop) -> None:
+    # the desired state goes on, and the stack keeps files and containers
+    container, files = pinned.web()["Id"], pinned.files()
+    pinned.repository.write("stacks/neighbour/compose.yaml", NEIGHBOUR + "# another\n")
+    pinned.repository.commit()
     for _again in range(2):
-        well.deploy()
-        assert (well.web()["Id"], well.files(), well.says()) == (container, files, "1.1 good")
-    assert "is pinned on" in well.told(well.fix("bump greeting to 1.0", rc=2))
-    assert (well.last().status, well.says()) == ("failed", "1.1 good")
-    # committed by a person, then let go of: nothing is left to do
-    well.repository.git("merge", "--quiet", "--no-edit", f"refs/pifleet/fix-runs/{run.id}")
-    assert any(
-        task == "pifleet.ops.fix_run : Let go of the pinned stack" for _host, task in well.play("fix", "--check", unpin=run.id).changed
-    )
-    well.play("fix", unpin=run.id)
-    assert not well.fix_runs.get(run.id).holds
-    well.deploy()
-    assert (well.web()["Id"], well.files(), well.says()) == (container, files, "1.1 good")
-    assert well.repository.git("for-each-ref", "refs/pifleet/fix-runs") == ""
-    assert "holds nothing pinned" in well.told(well.play("fix", rc=2, unpin=run.id))
-    # and where nobody committed it, the desired state comes back
-    well.fix("bump greeting to 1.0")
-    well.play("fix", unpin=well.last().id)
-    well.deploy()
-    assert well.says() == "1.1 good"
+        pinned.deploy()
+        assert (pinned.web()["Id"], pinned.files(), pinned.says()) == (container, files, "1.1 good")
+    assert "is pinned on" in pinned.told(pinned.fix("set env MODE=other", rc=2))
+    assert (pinned.last().status, pinned.says()) == ("failed", "1.1 good")
+
+
+def test_a_pinned_stack_that_is_let_go_of(pinned: Shop) -> None:
+    # a person commits the patch first: nothing is left to do
+    run, container, files = pinned.last(), pinned.web()["Id"], pinned.files()
+    pinned.repository.git("merge", "--quiet", "--no-edit", f"refs/pifleet/fix-runs/{run.id}")
+    check = pinned.play("fix", "--check", unpin=run.id)
+    assert any("Let go of the pinned stack" in task for _host, task in check.changed)
+    assert pinned.fix_runs.get(run.id).holds
+    pinned.play("fix", unpin=run.id)
+    assert not pinned.fix_runs.get(run.id).holds
+    assert pinned.repository.git("for-each-ref", "refs/pifleet/fix-runs") == ""
+    pinned.deploy()
+    assert (pinned.web()["Id"], pinned.files(), pinned.says()) == (container, files, "1.1 good")
+    assert "holds nothing pinned" in pinned.told(pinned.play("fix", rc=2, unpin=run.id))
+
+
+def test_a_pinned_stack_whose_patch_nobody_committed(pinned: Shop) -> None:
+    pinned.play("fix", unpin=pinned.last().id)
+    pinned.deploy()
+    assert pinned.says() == "1.0 good"

@@ -133,6 +133,19 @@ def test_where_nothing_was_nothing_is_left(web: Service, docker: Docker, tmp_pat
     assert (docker.images, docker.containers) == ({}, [])
 
 
+def test_what_was_never_kept_is_not_restored(web: Service, docker: Docker, tmp_path: Path) -> None:
+    kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(tmp_path / "state"))
+    before = (dict(docker.images), list(docker.containers))
+    assert kept.restore() is None
+    assert (docker.images, docker.containers) == before
+    # what was kept and cannot be read is another matter
+    (tmp_path / "holds/fix-000001-web").mkdir(parents=True)
+    (tmp_path / "holds/fix-000001-web/before.json").write_text("{")
+    with pytest.raises(PifleetError, match="is not known on the node"):
+        kept.restore()
+    assert (docker.images, docker.containers) == before
+
+
 def test_an_id_is_no_path(web: Service) -> None:
     for name in ("../x", "fix-1-web", "fix-000001-web/..", ""):
         with pytest.raises(PifleetError, match="no id"):
