@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from ansible_collections.pifleet.ops.hub.auth import Operator, Viewer
 from ansible_collections.pifleet.ops.hub.office import InOffice
 from ansible_collections.pifleet.ops.hub.problems import ProblemError, answers
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import permissions
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.permissions import Permissions
 from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -150,7 +150,7 @@ def acknowledge_stack(
             "acknowledgement_not_applicable",
             f"The stack {name} of {node} did not wait for the acknowledgement of this plan when it was last seen. Refresh, and look at it.",
         )
-    event = permissions.ask(office.store, node, name, wanted.plan_digest, who.login)
+    event = Permissions(office.store).ask(node, name, wanted.plan_digest, who.login)
     variables = {"node": node, "stack": name, "plan_digest": wanted.plan_digest, "expires_in": str(wanted.expires_in)}
     office.fleet.carry_out("acknowledge.yml", {**variables, "acknowledgement_request": event}, who.login)
     return AcknowledgementOut(id=event, node=node, stack=name, plan_digest=wanted.plan_digest, requester=who.login)

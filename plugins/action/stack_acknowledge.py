@@ -36,8 +36,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # the libraries of the ledger are needed for nothing else here
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
-        from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import permissions
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.permissions import Permissions
 
         store = ledger_of(identity.load(_fleet_root.of_task(self._templar, task_vars)))
         event, node = (str(self._templar.template(task_vars[name])) for name in ("acknowledgement_request", "inventory_hostname"))
-        return permissions.requester_of(store, event, node, str(self._task.args.get("stack")), str(self._task.args.get("plan_digest")))
+        return Permissions(store).requester_of(event, node, str(self._task.args.get("stack")), str(self._task.args.get("plan_digest")))

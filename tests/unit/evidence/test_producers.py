@@ -18,8 +18,8 @@ LEDGER = "plugins/plugin_utils/_ledger/"
 APPENDING = {"append_event", "append_sealed", "add_body"}
 #: tables that only the repositories write
 TABLES = {"events", "bodies", "chains"}
-#: playbooks that write a report, look by a role, or send what is there, and so have no record of their own
-RECORDLESS = {"evidence.yml", "stacks_status.yml", "sync.yml"}
+#: playbooks that write a report, look by a role, send what is there, or install a service of the controller: no record of their own
+RECORDLESS = {"evidence.yml", "hub.yml", "stacks_status.yml", "sync.yml"}
 LOOKS = re.compile(r"\.(fail|assert|debug|set_fact|meta|pause|fleet_validate|evidence_verify|secrets_check|\w+_info)$")
 OPEN, CLOSE = "parts/open_record.yml", "parts/close_record.yml"
 

@@ -13,8 +13,9 @@ import pytest
 from ansible_collections.pifleet.ops.hub.plays import Played, TaskResult
 from ansible_collections.pifleet.ops.plugins.action import stack_acknowledge
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin, permissions
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import utc_now
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.permissions import VALID, Permissions
 
 from tests.support.hub_office import SECRET, HubFleet
 from tests.unit.hub.test_hub import problem
@@ -97,7 +98,7 @@ def test_acknowledgement_is_the_tokens_logins_and_is_carried_out(fleet: HubFleet
         answer = acknowledge(fleet, name)
         assert answer.status_code == 202, answer.text
         event = answer.json()["id"]
-        assert permissions.requester_of(fleet.world.store, event, "pi-1", name, DIGEST) == "alice"
+        assert Permissions(fleet.world.store).requester_of(event, "pi-1", name, DIGEST) == "alice"
         fleet.office.fleet._worker.submit(lambda: None).result(30)
         variables = {"node": "pi-1", "stack": name, "plan_digest": DIGEST, "expires_in": "3600", "acknowledgement_request": event}
         assert fleet.player.played[-2:] == [("acknowledge.yml", variables), ("stacks_status.yml", {})]
@@ -115,7 +116,7 @@ def test_acknowledgement_that_does_not_fit_is_refused(fleet: HubFleet) -> None:
 
 def test_request_permits_nothing_else_and_not_for_ever(fleet: HubFleet) -> None:
     store = fleet.world.store
-    event = permissions.ask(store, "pi-1", "shop", DIGEST, "alice")
+    event = Permissions(store).ask("pi-1", "shop", DIGEST, "alice")
     for wrong in (
         ("other", "pi-1", "shop", DIGEST),
         (event, "pi-2", "shop", DIGEST),
@@ -123,10 +124,10 @@ def test_request_permits_nothing_else_and_not_for_ever(fleet: HubFleet) -> None:
         (event, "pi-1", "shop", "0"),
     ):
         with pytest.raises(PifleetError, match="has no request"):
-            permissions.requester_of(store, *wrong)
-    later = utc_now() + permissions.VALID + timedelta(seconds=1)
+            Permissions(store).requester_of(*wrong)
+    later = utc_now() + VALID + timedelta(seconds=1)
     with pytest.raises(PifleetError, match="too old"):
-        permissions.requester_of(store, event, "pi-1", "shop", DIGEST, lambda: later)
+        Permissions(store, lambda: later).requester_of(event, "pi-1", "shop", DIGEST)
 
 
 def signed(body: bytes, secret: bytes = SECRET) -> dict[str, str]:
@@ -159,7 +160,7 @@ class Templar:
 
 
 def test_node_is_told_whom_the_token_proved(fleet: HubFleet) -> None:
-    event = permissions.ask(fleet.world.store, "pi-1", "shop", DIGEST, "alice")
+    event = Permissions(fleet.world.store).ask("pi-1", "shop", DIGEST, "alice")
     action = stack_acknowledge.ActionModule.__new__(stack_acknowledge.ActionModule)
     action._templar = Templar()
     action._task = SimpleNamespace(args={"stack": "shop", "plan_digest": DIGEST})
