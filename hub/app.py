@@ -22,7 +22,9 @@ def create_app(store: Store, office: Office | None = None) -> FastAPI:
     """
     with store.write():
         pass
-    app = FastAPI(title="pifleet hub", version=origin.collection_version() or "0", lifespan=_working(office))
+    version = origin.collection_version() or "0"
+    # FastAPI's pages about the interface load their script from elsewhere
+    app = FastAPI(title="pifleet hub", version=version, lifespan=_working(office), docs_url=None, redoc_url=None)
     app.state.store = store
     app.state.tokens = ApiTokens(store)
     app.state.received = Received(store)
