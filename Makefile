@@ -17,7 +17,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 lab_inventory := $(filter lab%,$(notdir $(patsubst %/,%,$(INVENTORY))))
 READY := .venv/.ready
 
-.PHONY: help env site lab down status test-fast test test-full bench format clean
+.PHONY: help env site lab down status test-fast test test-full bench docs format clean
 
 help: ## list of targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do printf '  %-10s %s\n' "$$name" "$$text"; done
@@ -53,6 +53,9 @@ test-full: env ## the same with the large matrices whole, and the benchmarks
 
 bench: env ## speeds, each beside its floor
 	@python scripts/checks.py bench
+
+docs: env ## the documentation site, in build/docs
+	@scripts/docs-site
 
 format: env ## put Python into its canonical form
 	@ruff check --fix --quiet . ; ruff format .

@@ -313,7 +313,8 @@ def suite(what: str) -> list[Check]:
     if what == "bench":
         return [lab, *bench]
     coverage = Check("coverage-evidence", _python("scripts/branch_coverage.py", "evidence"))
-    packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",)), Check("galaxy", ("scripts/galaxy",))]
+    docs = Check("docs-site", ("scripts/docs-site", str(LOGS / "docs")))
+    packaging = [Check("sanity", ("scripts/sanity",)), Check("package", ("scripts/package",)), Check("galaxy", ("scripts/galaxy",)), docs]
     # the lab takes longest: it starts first, and the rest beside it
     return [lab, *static_checks(), coverage, *packaging, *scenarios(), *integration(), *(bench if what == "full" else [])]
 
