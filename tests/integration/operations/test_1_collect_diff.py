@@ -8,6 +8,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
@@ -109,6 +110,7 @@ def test_without_an_api_nothing_is_claimed(fleet: Operations) -> None:
     assert fleet.reviews() == bundles
 
 
+@pytest.mark.full
 def test_bad_input_is_refused_before_anything_is_asked(fleet: Operations) -> None:
     for where, text, says in (("nowhere", "", "is no folder of manifests"), ("bad", "kind: [", "no valid YAML")):
         if text:

@@ -89,6 +89,7 @@ def test_a_server_token_is_rotated_and_the_old_one_refused(working: Operations) 
     assert fleet.day("bootstrap").require().changed == set()
 
 
+@pytest.mark.full
 def test_a_token_of_agents_is_rotated_and_agents_come_back_with_it(working: Operations) -> None:
     fleet = working
     before, running = tokens(fleet), pods(fleet)
@@ -104,6 +105,7 @@ def test_a_token_of_agents_is_rotated_and_agents_come_back_with_it(working: Oper
     assert recorded(fleet)[-1]["what"] == "k3s_agent_token"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("what", "task"), [("k3s_token", "Let k3s make a new server token"), ("k3s_agent_token", "Wait until the server is up")]
 )

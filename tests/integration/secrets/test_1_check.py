@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.integration.secrets.conftest import SAMPLES, VALUE
 from tests.support.controller import ROOT
 from tests.support.secrets import Keys, SecretsFleet
@@ -62,6 +64,7 @@ def test_all_ways_to_differ_at_once_each_by_file_and_rule(fleet: SecretsFleet, r
     assert "9 findings" in played.out
 
 
+@pytest.mark.full
 def test_policies_that_cannot_work_are_refused(fleet: SecretsFleet) -> None:
     whole = (fleet.folder / ".sops.yaml").read_text()
     for text in ("creation_rules: []\n", "creation_rules:\n  - path_regex: ^stacks/\n", whole.replace("age: age1", "agee: age1")):
