@@ -12,10 +12,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 
 class FixRunCollector:
-    """Counts fix runs and their steps, by the names that the file for node-exporter has, and says how the queue is."""
+    """Counts fix runs and their steps, by the names that the file for node-exporter has."""
 
-    def __init__(self, fix_runs: FixRuns, queue: Queue) -> None:
-        self._fix_runs, self._queue = fix_runs, queue
+    def __init__(self, fix_runs: FixRuns) -> None:
+        self._fix_runs = fix_runs
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics. Raises LedgerError."""
@@ -30,14 +30,26 @@ class FixRunCollector:
         for (service, step), total in sorted(found.seconds.items()):
             seconds.add_metric((service, step), total)
         yield from (runs, steps, seconds)
+
+
+class QueueCollector:
+    """Says how the queue is."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics."""
         health = self._queue.health()
         yield GaugeMetricFamily("pifleet_queue_up", "Whether what is handed to the queue will be done.", value=int(health.ok))
         yield GaugeMetricFamily("pifleet_queue_pending", "Fix runs that wait for somebody to take them.", value=health.pending)
         yield GaugeMetricFamily("pifleet_queue_workers", "Who takes them.", value=health.workers)
 
 
-def registry_of(fix_runs: FixRuns, queue: Queue) -> CollectorRegistry:
-    """Return what ``generate_latest`` renders."""
+def registry_of(fix_runs: FixRuns, queue: Queue | None = None) -> CollectorRegistry:
+    """Return what ``generate_latest`` renders: figures of the fix runs, and of the *queue* where one is given."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(FixRunCollector(fix_runs, queue))
+    registry.register(FixRunCollector(fix_runs))
+    if queue is not None:
+        registry.register(QueueCollector(queue))
     return registry
