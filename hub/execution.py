@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -116,16 +117,18 @@ class Child:
         return {
             "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "ANSIBLE_CONFIG": os.environ.get("ANSIBLE_CONFIG") or str(own if own.exists() else COLLECTION / "ansible.cfg"),
+            # what is said is kept as the reason where nothing could be begun
+            "ANSIBLE_NOCOLOR": "1",
             # ansible-runner turns it off where nothing is said
             "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
         }
 
     def _command(self, folder: Path) -> list[str]:
-        inventories = " ".join(f"-i '{place}'" for place in self.settings.inventory)
+        inventories = shlex.join(word for place in self.settings.inventory for word in ("-i", place))
         return [
             *(_beside("ansible-runner"), "run", str(folder), "--playbook", str(COLLECTION / "playbooks/fix.yml")),
             *("--project-dir", str(self.settings.root), "--ident", "run", "--omit-event-data"),
-            *(["--cmdline", inventories] if inventories else []),
+            *([f"--cmdline={inventories}"] if inventories else []),
         ]
 
 
@@ -145,10 +148,11 @@ def execute(store: Store, play: Play, run_id: str, task_id: str = "") -> bool:
         standing = fix_runs.standing(run_id, task_id)
         if standing == FREE and mine:
             log.info("%s begins", run_id)
+            before = fix_runs.get(run_id)
             said = play(run_id, task_id)
             # what the child left: nobody is at it any more
             fix_runs.mark_dead()
-            fix_runs.give_up(run_id, scrubbed(said, ()))
+            fix_runs.give_up(before, scrubbed(said, ()))
             log.info("%s is %s", run_id, fix_runs.get(run_id).status)
             return fix_runs.standing(run_id, task_id) != BUSY
         return standing not in (FREE, BUSY)

@@ -161,7 +161,9 @@ class Brokered(_Looking):
             task_id=str(uuid.uuid4()),
             queue=self._settings.queue,
             priority=number_of(self._settings.broker_url, priority),
-            retry=False,
+            # a connection that a restart of the broker broke is made anew; a broker that is away is not waited for
+            retry=True,
+            retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5},
         )
         self._handed.add(run_id)
 

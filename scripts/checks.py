@@ -27,6 +27,7 @@ FULL = bool(os.environ.get("PIFLEET_TEST_FULL"))
 OWN_FLEETS = {
     "arm64",
     "base_os",
+    "fix_queue",
     "fix_runs",
     "fleets",
     "k3s_ops",
@@ -38,9 +39,9 @@ OWN_FLEETS = {
     "sync_service",
 }
 # folders that are too long for CI: part of `make test-full`
-ONLY_FULL = {"fix_runs", "k3s_ops", "lab"}
+ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "queue"}
 # folders of tests that run anywhere
-NO_LAB = {"controller", "hub_page", "ledger", "secrets", "sync"}
+NO_LAB = {"controller", "hub_page", "ledger", "queue", "secrets", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
 SHOWN = 300  # lines of a failed check's log that are printed
 

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from amqp.exceptions import ChannelError
 from kombu import Connection
 
 from tests.support.fleet import descendants
@@ -81,6 +82,11 @@ class Broker:
         """How many messages wait in *queue*, beside those that a worker holds."""
         with Connection(self.url, connect_timeout=5) as connection, connection.channel() as channel:
             return int(channel.queue_declare(queue, passive=True).message_count)
+
+    def purge(self, queue: str) -> None:
+        """Take every message out of *queue*, if there is one of that name."""
+        with Connection(self.url, connect_timeout=5) as connection, connection.channel() as channel, suppress(ChannelError):
+            channel.queue_purge(queue)
 
     def _environment(self) -> dict[str, str]:
         here = str(self.folder)

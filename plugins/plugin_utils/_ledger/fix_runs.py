@@ -158,12 +158,17 @@ class FixRuns:
             self._tell(db, "fix_run.taken", after, {"step": runner.due(after), "task": task_id})
             return after
 
-    def give_up(self, wanted: str, said: str) -> FixRun:
-        """Mark a fix run that still waits in the queue, and could not be begun, as failed. *said*: by what should have begun it."""
+    def give_up(self, before: FixRun, said: str) -> FixRun:
+        """Mark a fix run that waits in the queue as it did *before*, and could not be begun, as failed.
+
+        *said*: by what should have begun it. One that was begun, cut off and asked for anew meanwhile is not the same any more.
+        """
         return self.change(
-            wanted,
+            before.id,
             "fix_run.interrupted",
-            lambda run, now: runner.interrupt(run, now, f"it could not be begun: {said}") if _is_queued(run) else run,
+            lambda run, now: (
+                runner.interrupt(run, now, f"it could not be begun: {said}") if _is_queued(run) and _marked(run) == before else run
+            ),
         )
 
     def begin(self, process: Process, fix_run_id: str, name: str) -> FixRun:

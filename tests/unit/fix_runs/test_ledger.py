@@ -141,11 +141,16 @@ def test_a_runner_elsewhere_is_gone_where_its_message_comes_again(world: World) 
 
 def test_what_could_not_be_begun_is_failed_and_can_be_retried(world: World) -> None:
     run = enqueue(world)
-    given_up = world.fix_runs.give_up(run.id, "no such inventory")
+    given_up = world.fix_runs.give_up(run, "no such inventory")
     assert (given_up.status, given_up.reason) == ("failed", "interrupted: it could not be begun: no such inventory")
-    assert world.fix_runs.requeue(run.id).status == "pending"
+    again = world.fix_runs.requeue(run.id)
     world.fix_runs.take(world.mine, run.id)
-    assert world.fix_runs.give_up(run.id, "").status == "running"
+    assert world.fix_runs.give_up(again, "").status == "running"
+    # cut off, and asked for anew before who should have begun it has noticed
+    world.fix_runs.begin(world.mine, run.id, "analyze")
+    world.gone.add(1)
+    world.fix_runs.requeue(run.id)
+    assert world.fix_runs.give_up(again, "").status == "pending"
 
 
 def test_a_retry_goes_into_the_queue(world: World) -> None:

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shop of the tests of fix runs, on two nodes of this folder's own, with a real hub and both queues: embedded with a file as its
+ledger, and two Celery workers with RabbitMQ and PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+
+from lab import workload
+from lab.console import Console
+from tests.integration.fix_runs.conftest import NODE, Shop, python_image
+from tests.support.fix_queue import QUEUE, QueueOffice
+from tests.support.fleet import Fleet
+from tests.support.postgres import Server
+from tests.support.rabbitmq import Broker
+
+HERE = Path(__file__).resolve().parent
+
+
+class Queued(Shop):
+    """The shop, with a hub. *broker* and *ledger_url*: of workers; without them the queue is embedded."""
+
+    def __init__(self, fleet: Fleet, root: Path, broker: Broker | None, ledger_url: str) -> None:
+        self.office = QueueOffice(root, fleet.inventory, broker)
+        super().__init__(fleet, root)
+        if ledger_url:
+            self.repository.write("evidence.yml", f"ledger_url: {ledger_url}\n")
+            self.repository.commit("Where the ledger is")
+
+    @property
+    def fix_runs(self) -> FixRuns:
+        return self.office.fix_runs
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    lab = Fleet(HERE / "lab-fix-queue")
+    lab.up()
+    lab.sh(NODE, "systemctl start docker")
+    archive = workload.archive("app", Console())
+    with archive.open("rb") as stream:
+        command = ["docker", "exec", "--interactive", f"pifleet-{lab.inventory.name}-{NODE}", "docker", "load", "--quiet"]
+        subprocess.run(command, stdin=stream, check=True, capture_output=True, timeout=120)
+    python_image(lab)
+    yield lab
+    lab.lab("down", "-i", str(lab.inventory))
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
+    """RabbitMQ and PostgreSQL, started by the first who needs them."""
+    with ExitStack() as stack:
+        started: list[tuple[Broker, Server]] = []
+
+        def both() -> tuple[Broker, Server]:
+            if not started:
+                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
+            return started[0]
+
+        yield both
+
+
+@pytest.fixture(params=["embedded", "celery"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[Queued]:
+    """Deployed and well, with a repository, ledger, hub and queue of the test's own, none of which works yet."""
+    fleet.sh(
+        NODE,
+        "docker ps -aq | xargs -r docker rm -fv >/dev/null; docker image rm -f shop-web >/dev/null 2>&1; "
+        "docker image prune -f >/dev/null; rm -rf /var/lib/pifleet/*",
+    )
+    broker, url = None, ""
+    if kind == "celery":
+        broker, server = servers()
+        broker.purge(QUEUE)
+        url = server.fresh()
+    shop = Queued(fleet, tmp_path / "fleet", broker, url)
+    shop.change("web/requirements.txt", "greeting==1.0\n")
+    shop.deploy()
+    yield shop
+    shop.office.stop()
+    shutil.rmtree(tmp_path / "fleet", ignore_errors=True)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet whose one node takes connections and never says a word, so that its fix runs are in their first step for seconds."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.fix_queue import QUEUE, QueueOffice
+from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
+from tests.support.postgres import Server
+from tests.support.rabbitmq import Broker
+from tests.support.release_fleet import Repository
+
+#: ssh gives up on such a node after ansible.cfg's ConnectTimeout
+INVENTORY = """
+all:
+  children:
+    k3s_cluster:
+      children:
+        control_plane:
+          hosts:
+            pi-1: {{ansible_host: 127.0.0.1, ansible_port: {port}}}
+      vars: {{fleet_name: silent, k3s_version: v1.34.4+k3s1, ansible_user: pi, evidence_anchor: false}}
+"""
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
+    """RabbitMQ and PostgreSQL, started by the first who needs them."""
+    with ExitStack() as stack:
+        started: list[tuple[Broker, Server]] = []
+
+        def both() -> tuple[Broker, Server]:
+            if not started:
+                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
+            return started[0]
+
+        yield both
+
+
+@pytest.fixture
+def office(tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[QueueOffice]:
+    """Of the queue *kind*, and nobody works yet."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        repository = Repository(tmp_path / "fleet")
+        repository.write(".gitignore", ".pifleet/\nvar/\n")
+        repository.write("hosts.yml", INVENTORY.format(port=silent.getsockname()[1]))
+        repository.write_yaml("fix_profiles/web.yml", PROFILE)
+        repository.write("stacks/shop/compose.yaml", COMPOSE)
+        repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
+        broker = None
+        if kind == "celery":
+            broker, server = servers()
+            broker.purge(QUEUE)
+            repository.write("evidence.yml", f"ledger_url: {server.fresh()}\n")
+        repository.commit()
+        made = QueueOffice(tmp_path / "fleet", tmp_path / "fleet/hosts.yml", broker)
+        yield made
+        made.stop()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runner, worker and broker are killed under a fix run: it goes on by another delivery or a retry, once, and nothing stays running.
+
+Its one step never ends well here; on nodes, through all steps: tests/integration/fix_queue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.support.fix_queue import QUEUE, QueueOffice, ended, until
+
+
+def taken(office: QueueOffice) -> list[str]:
+    """The message of each time that a fix run was taken."""
+    with office.store.read() as db:
+        told = db.exec_driver_sql("SELECT content FROM events WHERE kind = 'fix_run.taken' ORDER BY seq").scalars().all()
+    return [json.loads(content)["data"]["task"] for content in told]
+
+
+@pytest.mark.parametrize(
+    ("kind", "victim"),
+    [("embedded", "runner"), ("embedded", "worker"), ("celery", "runner"), ("celery", "worker"), ("celery", "broker")],
+)
+def test_killed(office: QueueOffice, victim: str) -> None:
+    office.start_workers()
+    run = office.enqueue("bump requests to 2.32.4", "high")
+    first = office.at(run, "analyze")
+    assert first.requester == "alice"
+    times = 1
+    if victim == "broker":
+        assert office.broker
+        office.broker.kill()
+        office.broker.start()
+    elif victim == "worker":
+        times = 2
+        started = office.kill_worker(run)
+        # nothing that it started outlives it
+        until(lambda: all(ended(pid) for pid in started), "what it started goes on", 60)
+        if not office.broker:
+            left = office.fix_runs.get(run.id)
+            assert (left.status, left.interrupted) == ("failed", True)
+            office.start_workers()
+            office.retry(run)
+    else:
+        times = 2
+        os.kill(office.child_of(run)[1], 9)
+        assert office.reached(run, "failed").interrupted
+        office.retry(run)
+    last = until(lambda: (now := office.fix_runs.get(run.id)).ended_at and not now.interrupted and now, "it does not end")
+    assert (last.status, "unreachable" in last.reason) == ("failed", True)
+    messages = taken(office)
+    assert len(messages) == times
+    if office.broker:
+        # a message that is delivered again is the same one; a retry is another
+        assert len(set(messages)) == (2 if victim == "runner" else 1)
+        assert last.step("analyze").detail["task_id"] == messages[-1]
+        # no message is left, nor does one come again
+        until(lambda: office.broker and office.broker.waiting(QUEUE) == 0, "a message is left")
+        assert office.fix_runs.get(run.id) == last
+    # what ansible-runner keeps, which may hold secrets, is gone
+    until(lambda: not list((office.root / ".pifleet/queue").iterdir()), "files of ansible-runner stay")
+
+
+@pytest.mark.parametrize("kind", ["embedded", "celery"])
+def test_what_waited_before_the_hub_began(office: QueueOffice, kind: str) -> None:
+    del kind
+    run = office.fix_runs.create(None, "web", "shop", "pi-1", "bump requests to 2.32.4", "alice")
+    office.start_workers()
+    assert "unreachable" in office.reached(run, "failed").reason
+    health = office.health()
+    assert (health["ok"], health["pending"], health["workers"]) == (True, 0, 2 if office.broker else 1)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real hub with its queue of fix runs: embedded, or with two Celery workers. Any of them can be killed; what is asked for and decided
+goes over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.api_tokens import ApiTokens, Role
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+
+from tests.support.fleet import ROOT, descendants
+from tests.support.ports import free_port
+from tests.support.rabbitmq import Broker
+
+QUEUE = "pifleet.tests"
+OVER = ("succeeded", "failed", "rolled_back", "rollback_failed", "rejected", "expired", "cancelled")
+
+
+def until(true: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return found
+
+
+def is_python(pid: int) -> bool:
+    """Whether it is one of ours: an ssh ends when its command on the node does."""
+    try:
+        return "python" in os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return False
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or has ended and nobody has asked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
+class QueueOffice:
+    """Of the fleet at *root*. *broker*: of the workers; without one the queue is embedded."""
+
+    def __init__(self, root: Path, inventory: Path, broker: Broker | None) -> None:
+        self.root, self.broker = root, broker
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.port = free_port()
+        self._tokens: dict[str, str] = {}
+        self.environment = {
+            "FIX_RUNS_FLEET_ROOT": str(root),
+            "FIX_RUNS_INVENTORY": str(inventory),
+            "FIX_RUNS_QUEUE": QUEUE,
+            **({"FIX_RUNS_BROKER_URL": broker.url} if broker else {}),
+        }
+
+    @property
+    def store(self) -> Store:
+        return ledger_of(identity.load(self.root))
+
+    @property
+    def fix_runs(self) -> FixRuns:
+        return FixRuns(self.store)
+
+    # -- who works ----------------------------------------------------------------------------------------------------------
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("hub", "one", "two") if self.broker else ("hub",)
+
+    def start_workers(self, *names: str) -> None:
+        """Start the hub, and the workers where there is a broker, and wait until they answer."""
+        for name in names or self.names:
+            words = [
+                *("-m", "ansible_collections.pifleet.ops.hub", "--fleet-root", str(self.root)),
+                *("serve", "--port", str(self.port)),
+            ]
+            if name != "hub":
+                words = [
+                    *("-m", "celery", "-A", "ansible_collections.pifleet.ops.hub.worker", "worker", "--concurrency", "1"),
+                    *("--hostname", f"{name}@tests", "--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+                ]
+            with self.log(name).open("ab") as log:
+                self.processes[name] = subprocess.Popen(
+                    [sys.executable, *words],
+                    cwd=ROOT,
+                    env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT / ".collections")},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+        until(lambda: self.health()["workers"] == max(1, len(self.processes) - 1), "the hub or its workers do not answer")
+
+    def health(self) -> dict[str, Any]:
+        """What the hub says of its queue."""
+        try:
+            return dict(self.ask("viewer", "GET", "/api/queue"))
+        except httpx.TransportError:
+            assert self.processes["hub"].poll() is None, self.logs()
+            return {"workers": -1}
+
+    def ask(self, role: Role, method: str, path: str, **content: Any) -> Any:
+        """Ask the hub, as somebody who has *role*."""
+        if role not in self._tokens:
+            login = {"operator": "alice", "approver": "bob"}.get(role, "vera")
+            self._tokens[role] = ApiTokens(self.store).add(role, role, login, timedelta(days=1))
+        answer = httpx.request(
+            method,
+            f"http://127.0.0.1:{self.port}{path}",
+            headers={"Authorization": f"Bearer {self._tokens[role]}"},
+            json=content or None,
+            timeout=60,
+        )
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def log(self, name: str) -> Path:
+        return self.root.with_name(f"{name}.log")
+
+    def logs(self) -> str:
+        return "\n".join(self.log(name).read_text(errors="replace")[-4000:] for name in self.processes)
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+            process.wait(30)
+
+    def child_of(self, run: FixRun) -> tuple[str, int]:
+        """Name of who is at a fix run, and the process of its ansible-runner."""
+
+        def found() -> tuple[str, int] | None:
+            for name, process in self.processes.items():
+                for pid in descendants(process.pid):
+                    with suppress(OSError):  # it has ended
+                        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                        if any(word.endswith(f"/queue/{run.id}".encode()) for word in words):
+                            return name, pid
+            return None
+
+        at: tuple[str, int] = until(found, "nobody is at it", 30)
+        return at
+
+    def kill_worker(self, run: FixRun) -> list[int]:
+        """Kill who is at the fix run, and it alone. Return the programs that it had started on this machine."""
+        name, _pid = self.child_of(run)
+        process = self.processes.pop(name)
+        started = [pid for pid in descendants(process.pid) if is_python(pid)]
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        return started
+
+    # -- fix runs -----------------------------------------------------------------------------------------------------------
+    def enqueue(self, instruction: str, priority: str = "normal") -> FixRun:
+        wanted = {"target_service": "web", "instruction": instruction, "priority": priority}
+        return self.fix_runs.get(self.ask("operator", "POST", "/orchestrator/runs", **wanted)["id"])
+
+    def retry(self, run: FixRun) -> None:
+        self.ask("operator", "POST", f"/orchestrator/runs/{run.id}/retry", from_step="")
+
+    def decide(self, run: FixRun, decision: str) -> None:
+        self.ask("approver", "POST", f"/orchestrator/runs/{run.id}/approvals", decision=decision, plan_digest=run.plan_digest)
+
+    def reached(self, run: FixRun, *statuses: str) -> FixRun:
+        """Wait until the fix run has one of *statuses*; another end is an error."""
+
+        def found() -> FixRun | None:
+            now = self.fix_runs.get(run.id)
+            assert now.status in statuses or now.status not in OVER, f"{now.status}: {now.reason}\n{self.logs()}"
+            return now if now.status in statuses else None
+
+        return until(found, f"{run.id} does not become {statuses}")
+
+    def at(self, run: FixRun, step: str) -> FixRun:
+        """Wait until *step* is in progress."""
+
+        def found() -> FixRun | None:
+            now = self.fix_runs.get(run.id)
+            assert now.status in ("pending", "running"), f"{now.status}: {now.reason}\n{self.logs()}"
+            return now if now.step(step).state == "in_progress" else None
+
+        return until(found, f"{run.id} does not come to {step}")
