@@ -51,6 +51,10 @@ resumed:
   description: Whether a rotation before was cut off, and is gone on with.
   type: bool
   returned: success
+ca:
+  description: The hash of the cluster's CA, as tokens begin with it. It is no secret.
+  type: str
+  returned: success
 fingerprints:
   description: What tells the tokens of servers and agents from others, and gives nothing away.
   type: dict
@@ -80,7 +84,8 @@ def main():
             found = token_rotation.verify(server, module.params["timeout"])
     except PifleetError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=found.changed, resumed=found.resumed, fingerprints={"server": found.server, "agents": found.agents})
+    fingerprints = {"server": found.server, "agents": found.agents}
+    module.exit_json(changed=found.changed, resumed=found.resumed, ca=found.ca, fingerprints=fingerprints)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Ru
 from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import TOKEN
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.install import secret_of
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.install import ca_of, secret_of
 
 _POLL_SECONDS = 0.5
 
@@ -38,6 +38,9 @@ class Server(Protocol):
     def agents(self) -> str:
         """Return the secret of the token for agents."""
 
+    def ca(self) -> str:
+        """Return the hash of the cluster's CA as tokens begin with it (``K10…``)."""
+
     def rotate(self) -> None:
         """Let k3s make a new server token. Raises RotationError."""
 
@@ -47,12 +50,13 @@ class Server(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """*resumed*: a rotation before was cut off, and its token is what goes on; *fingerprints* tell secrets apart without showing them."""
+    """*resumed*: a rotation before was cut off, and its token is what goes on; *server*, *agents* are fingerprints of secrets."""
 
     changed: bool
     resumed: bool
     server: str
     agents: str
+    ca: str
 
 
 def rotate(server: Server, check: bool, timeout: float) -> Outcome:
@@ -65,13 +69,13 @@ def rotate(server: Server, check: bool, timeout: float) -> Outcome:
         raise RotationError("This server has no token: it never came up.", "Run `ansible-playbook site.yml` first.")
     resumed = own != given
     if check or resumed:
-        return Outcome(not resumed, resumed, fingerprint(own), fingerprint(server.agents()))
+        return Outcome(not resumed, resumed, fingerprint(own), fingerprint(server.agents()), server.ca())
     server.rotate()
     _wait(timeout, lambda: server.own() not in ("", own), "k3s did not write a new token")
     fresh = server.own()
     _wait(timeout, lambda: server.accepts("server", fresh) is True, "the server does not accept the new token")
     _wait(timeout, lambda: server.accepts("server", own) is False, "the server still accepts the old token")
-    return Outcome(True, False, fingerprint(fresh), fingerprint(server.agents()))
+    return Outcome(True, False, fingerprint(fresh), fingerprint(server.agents()), server.ca())
 
 
 def verify(server: Server, timeout: float) -> Outcome:
@@ -79,7 +83,7 @@ def verify(server: Server, timeout: float) -> Outcome:
     _wait(timeout, lambda: bool(server.own()) and server.own() == server.given(), "the server is not started with its own token")
     _wait(timeout, lambda: server.accepts("server", server.own()) is True, "the server does not accept its own token")
     _wait(timeout, lambda: server.accepts("node", server.agents()) is True, "the server does not accept its own token for agents")
-    return Outcome(False, False, fingerprint(server.own()), fingerprint(server.agents()))
+    return Outcome(False, False, fingerprint(server.own()), fingerprint(server.agents()), server.ca())
 
 
 def fingerprint(secret: str) -> str:
@@ -111,6 +115,9 @@ class LocalServer:
 
     def agents(self) -> str:
         return self._told("agent-token")
+
+    def ca(self) -> str:
+        return ca_of((read_text(Path(self._data_dir, "server", "token")) or "").strip())
 
     def rotate(self) -> None:
         done = self._run(["k3s", "token", "rotate", f"--data-dir={self._data_dir}"], timeout=120)

@@ -96,6 +96,8 @@ def test_a_token_of_agents_is_rotated_and_agents_come_back_with_it(working: Oper
     run = rotate(fleet, "k3s_agent_token", "-vvv", "--diff").require()
     after = tokens(fleet)
     assert (after["server"], after["agents"] != before["agents"]) == (before["server"], True)
+    whole = fleet.sh(fleet.servers[0], f"cat {DATA}/agent-token")
+    assert fleet.sh(fleet.workers[0], "cat /etc/rancher/k3s/token") == whole, "agents go on knowing the cluster's CA"
     assert_works(fleet, running)
     assert status(fleet, "node", before["agents"]) == "401"
     assert not [name for name, value in (*before.items(), *after.items()) if value in run.output + str(run.tasks)]

@@ -30,6 +30,9 @@ class FakeServer:
     def agents(self) -> str:
         return "agents"
 
+    def ca(self) -> str:
+        return "K10" + "a" * 64
+
     def rotate(self) -> None:
         self.rotations += 1
         self.token = self.fresh
