@@ -194,7 +194,7 @@ def take(run: FixRun, now: str) -> FixRun:
     return _to(run, RUNNING, now)
 
 
-def enqueue(run: FixRun, now: str) -> FixRun:
+def line_up(run: FixRun, now: str) -> FixRun:
     """Return *run*, whose approval was given, as one that waits in the queue."""
     return _to(run, PENDING, now)
 

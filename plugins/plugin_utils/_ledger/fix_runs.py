@@ -237,7 +237,7 @@ class FixRuns:
             if decision == "rejected":
                 after = runner.reject(after, approver, text_of(moment), RUNNING if process else PENDING)
             elif process is None:
-                after = runner.enqueue(after, text_of(moment))
+                after = runner.line_up(after, text_of(moment))
             if decision == "rejected" or process is None:
                 after = replace(after, run_id=run_id or "", task_id="")
             self._update(db, run, after)

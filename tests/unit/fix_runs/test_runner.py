@@ -139,7 +139,7 @@ def test_cancelled_only_before_anything_changed() -> None:
         runner.cancel(through(fresh(), "analyze", "patch"), "alice", NOW)
 
 
-NAMES = ["begin", "finish", "fail", "await", "reject", "expire", "cancel", "interrupt", "reopen", "take", "enqueue"]
+NAMES = ["begin", "finish", "fail", "await", "reject", "expire", "cancel", "interrupt", "reopen", "take", "line_up"]
 ACTIONS = st.lists(st.sampled_from(NAMES), max_size=40)
 
 
@@ -159,7 +159,7 @@ def test_no_sequence_leads_out_of_the_state_machine(actions: list[str], data: st
             "interrupt": lambda r, _n: runner.interrupt(r, NOW),
             "reopen": lambda r, n: runner.reopen(r, n, NOW, data.draw(st.sampled_from(["running", "pending"]))),
             "take": lambda r, _n: runner.take(r, NOW),
-            "enqueue": lambda r, _n: runner.enqueue(r, NOW),
+            "line_up": lambda r, _n: runner.line_up(r, NOW),
         }[action]
         before = run
         try:
