@@ -104,7 +104,7 @@ def _lines(text: str, wanted: Selection, form: Form) -> Encrypted | None:
         if form == "ini" and (found := re.fullmatch(r"\[(.+)\]", line)):
             section = found[1]
             continue
-        name, _, value = (part.strip() for part in line.partition("="))
+        name, _equals, value = (part.strip() for part in line.partition("="))
         if (form == "ini" and section == "sops") or (form == "dotenv" and name.startswith("sops_")):
             flat[name.removeprefix("sops_")] = value.replace("\\n", "\n")
         elif line.startswith(("#", ";")):
