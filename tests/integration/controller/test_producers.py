@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pifleet.ops.hub.execution import execute
+from ansible_collections.pifleet.ops.hub.plays import Played
+from ansible_collections.pifleet.ops.hub.queue import Embedded
 from ansible_collections.pifleet.ops.plugins.plugin_utils import preflight
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import gate, sync
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.service import Service
@@ -22,9 +26,11 @@ from tests.integration.sync.conftest import SyncFleet, hub, new_fleet  # noqa: F
 from tests.support.controller import ROOT
 from tests.support.fix_runs import World as FixRunWorld
 from tests.support.hub import HubProcess
+from tests.support.hub_office import HubFleet
 from tests.support.sync import append
 from tests.support.tampering import audit
 from tests.unit.evidence.test_producers import producers as writing
+from tests.unit.hub.test_stacks import acknowledge, stack, told
 from tests.unit.releases.conftest import GROUPS, YAML
 from tests.unit.releases.conftest import World as ReleaseWorld
 from tests.unit.sync.test_producers import producers as queueing
@@ -72,6 +78,34 @@ def rotations(fleet: SyncFleet) -> None:
     assert (event["kind"], event["data"]["what"]) == ("secrets.rotated", "k3s_token")
 
 
+def over_http(fleet: SyncFleet) -> None:
+    """What the hub writes is of no run; the next one queues it. A fix run that cannot be begun, and an acknowledgement."""
+    world = HubFleet(fleet.folder)
+    world.player.answer = Played(ok=True, results=[told("pi-1", stack("shop"))])
+    asker = world.client("operator")
+    asked = asker.post("/orchestrator/runs", json={"target_service": "web", "instruction": "bump requests to 2.32.4"})
+    assert asked.status_code == HTTPStatus.ACCEPTED, asked.text
+    assert execute(fleet.store, lambda _run, _task: "no such inventory: token=abcdefghijklmnop", asked.json()["id"])
+    assert asker.post("/api/refresh").status_code == HTTPStatus.ACCEPTED
+    world.refreshed()
+    assert acknowledge(world).status_code == HTTPStatus.ACCEPTED
+    kinds = {event["kind"] for event in Queries(fleet.store).events(Wanted()).items}
+    assert kinds >= {"fix_run.created", "fix_run.interrupted", "stack.acknowledgement_requested"}, kinds
+    close(fleet, world.world)
+
+
+def queue(fleet: SyncFleet) -> None:
+    """The queue of the hub finds a fix run whose runner is gone."""
+    world = FixRunWorld(Path(fleet.store.name))
+    run = world.analysed()
+    world.runs.close(world.mine, {"pi-1": "ok"})
+    embedded = Embedded(fleet.store, lambda _run, _task: "")
+    embedded.start()
+    embedded.stop()
+    assert world.fix_runs.get(run.id).interrupted
+    gate.queue_evidence(fleet.folder)
+
+
 def callback(fleet: SyncFleet) -> None:
     """All hosts fail, so that the closing action is not played."""
     assert fleet.controller.play(play(FAIL), "--limit", "one").rc != 0
@@ -109,6 +143,13 @@ PRODUCERS: dict[str, tuple[Callable[[SyncFleet], None], ...]] = {
     "plugins/action/release.py": (releases,),
     "plugins/action/fix_run.py": (fix_runs,),
     "plugins/action/secrets_rotate.py": (rotations,),
+    "hub/office.py": (over_http,),
+    "hub/queue.py": (queue,),
+    # within the first
+    "hub/execution.py": (),
+    "hub/stacks.py": (),
+    # reads what that wrote
+    "plugins/action/stack_acknowledge.py": (),
     "plugins/callback/evidence.py": (callback,),
     "plugins/action/evidence_sync.py": (sync_now,),
     "plugins/plugin_utils/_evidence/service.py": (service,),
