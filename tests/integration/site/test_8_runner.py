@@ -30,6 +30,7 @@ def run(fleet: Fleet, folder: Path, *args: str) -> tuple[int, list[dict[str, Any
 
 
 def test_converged_fleet_through_ansible_runner(converged: Fleet, tmp_path: Path) -> None:
+    converged.play().require()
     units = converged.invocations()
     rc, events = run(converged, tmp_path)
     stats = next(e["event_data"] for e in events if e["event"] == "playbook_on_stats")
