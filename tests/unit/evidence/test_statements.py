@@ -111,8 +111,12 @@ def test_key_that_does_not_sign_is_told(tmp_path: Path, keys: dict[str, str], ke
 
 def test_key_without_its_secret_half_is_told(tmp_path: Path, keys: dict[str, str], keyring: Path) -> None:
     shutil.copyfile(keyring / "pubring.kbx", tmp_path / "pubring.kbx")
-    with pytest.raises(SigningError, match="there is no such secret key"):
-        attestation.gnupg_key(keys["good"], str(tmp_path))
+    try:
+        with pytest.raises(SigningError, match="there is no such secret key"):
+            attestation.gnupg_key(keys["good"], str(tmp_path))
+    finally:
+        # the agent that it started for this folder
+        subprocess.run(["gpgconf", "--homedir", str(tmp_path), "--kill", "gpg-agent"], check=False)
 
 
 def test_machine_without_gnupg_is_told(keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
