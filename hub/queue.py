@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -59,7 +60,7 @@ def open_queue(settings: Settings, store: Store) -> Queue:
     return Brokered(settings, store) if settings.broker_url else Embedded(store, Child(settings))
 
 
-class _Looking:
+class _Looking(ABC):
     """A thread that looks at what waits: when it is told to, and every few seconds."""
 
     def __init__(self, store: Store) -> None:
@@ -89,8 +90,9 @@ class _Looking:
                 log.exception("the queue of fix runs")
             self._told.wait(LOOK)
 
+    @abstractmethod
     def _look(self) -> None:
-        raise NotImplementedError
+        """See to what waits. Raises PifleetError for what a person has to know."""
 
     def _pending(self) -> int:
         try:

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.api_tokens import ApiTokens, Role
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
@@ -25,10 +26,25 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import S
 
 from tests.support.fleet import ROOT, descendants
 from tests.support.ports import free_port
+from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
 
 QUEUE = "pifleet.tests"
 OVER = ("succeeded", "failed", "rolled_back", "rollback_failed", "rejected", "expired", "cancelled")
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
+    """RabbitMQ and PostgreSQL, started by the first who needs them."""
+    with ExitStack() as stack:
+        started: list[tuple[Broker, Server]] = []
+
+        def both() -> tuple[Broker, Server]:
+            if not started:
+                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
+            return started[0]
+
+        yield both
 
 
 def until(true: Callable[[], Any], what: str, seconds: float = 180) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs impor
 from lab import workload
 from lab.console import Console
 from tests.integration.fix_runs.conftest import NODE, Shop, python_image
-from tests.support.fix_queue import QUEUE, QueueOffice
+from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
 from tests.support.fleet import Fleet
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
@@ -53,27 +52,13 @@ def fleet() -> Iterator[Fleet]:
     lab.lab("down", "-i", str(lab.inventory))
 
 
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
-    """RabbitMQ and PostgreSQL, started by the first who needs them."""
-    with ExitStack() as stack:
-        started: list[tuple[Broker, Server]] = []
-
-        def both() -> tuple[Broker, Server]:
-            if not started:
-                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
-            return started[0]
-
-        yield both
-
-
 @pytest.fixture(params=["embedded", "celery"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[Queued]:
+def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[Queued]:  # noqa: F811
     """Deployed and well, with a repository, ledger, hub and queue of the test's own, none of which works yet."""
     fleet.sh(
         NODE,

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.support.fix_queue import QUEUE, QueueOffice
+from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
 from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
@@ -29,22 +28,8 @@ all:
 """
 
 
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
-    """RabbitMQ and PostgreSQL, started by the first who needs them."""
-    with ExitStack() as stack:
-        started: list[tuple[Broker, Server]] = []
-
-        def both() -> tuple[Broker, Server]:
-            if not started:
-                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
-            return started[0]
-
-        yield both
-
-
 @pytest.fixture
-def office(tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[QueueOffice]:
+def office(tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[QueueOffice]:  # noqa: F811
     """Of the queue *kind*, and nobody works yet."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         repository = Repository(tmp_path / "fleet")
