@@ -21,7 +21,7 @@ ROLES = Path(__file__).resolve().parents[3] / "roles"
 #: roles that run on one group only; the others run on every node
 _GROUP_OF = {"k3s_server": "control_plane", "k3s_agent": "workers"}
 #: variables with a prefix of ours are ours: an unknown one is a mistake
-PREFIXES = ("k3s_", "base_os_", "post_bootstrap_", "rebuild_", "stacks_")
+PREFIXES = ("k3s_", "base_os_", "observability_", "post_bootstrap_", "rebuild_", "stacks_")
 #: C(code), V(value) and their like: https://docs.ansible.com/ansible/latest/dev_guide/ansible_markup.html
 _MARKUP = re.compile(r"\b[A-Z]\(([^()]*)\)")
 #: what playbooks and roles set themselves during a run
