@@ -51,8 +51,9 @@ test: env ## all that CI runs
 test-full: env ## the same with the large matrices whole, and the benchmarks
 	@PIFLEET_TEST_FULL=1 python scripts/checks.py full
 
-bench: env ## speeds, each beside its floor
-	@python scripts/checks.py bench
+bench: env ## speeds, each beside its floor, and the page about them
+	@rm -f .pifleet/reports/checks/bench-*.json; code=0; python scripts/checks.py bench || code=$$?; \
+	python scripts/benchmarks_page.py --take .pifleet/reports/checks; exit $$code
 
 docs: env ## the documentation site, in build/docs
 	@scripts/docs-site

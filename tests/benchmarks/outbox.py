@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.support.controller import ROOT
@@ -48,13 +48,14 @@ WHEN = "2025-01-01T00:00:00.000000Z"
 
 @dataclass(frozen=True)
 class Figure:
-    """*value* has to be at most *promise*; where *least*, at least."""
+    """*value* has to be at most *promise*; where *least*, at least. *load*: of the machine in the minute before."""
 
     name: str
     value: float
     promise: float
     unit: str = ""
     least: bool = False
+    load: float = field(default_factory=lambda: round(os.getloadavg()[0], 1))
 
     @property
     def kept(self) -> bool:

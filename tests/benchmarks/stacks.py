@@ -26,7 +26,7 @@ import tempfile
 import venv
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from lab import paths
@@ -187,7 +187,7 @@ class Bench:
             before = len(calls())
             self.on_the_node()
             found = len(calls()) - before
-        return told(Figure("commands of docker in a no-op", len(self.names), 1, found, 1, found, 2))
+        return told(Figure("commands of docker in a no-op", len(self.names), 1, found, 1, found, 2, ""))
 
     def memory(self, runs: int) -> Figure:
         """Peak of the process that Ansible starts on the node, by a sitecustomize that only this run's interpreter sees."""
@@ -202,13 +202,13 @@ class Bench:
 
         options = json.dumps(self.node.settings())
         pairs = [(peak("pifleet.ops.stack_reconcile", "-a", options), peak("ansible.builtin.ping")) for _ in range(runs)]
-        return paired("peak memory in MiB of a no-op / of a ping", len(self.names), pairs, 1.5)
+        return paired("peak memory in MiB of a no-op / of a ping", len(self.names), pairs, 1.5, "MiB")
 
     def resident(self) -> Figure:
         """Processes of ours that are there after a run."""
         found = self.node.sh("pgrep -fc 'pifleet|docker compose' || true").strip()
         # pgrep's own shell has the words in its command line
-        return told(Figure("processes left between runs", len(self.names), 1, int(found or 0) - 1, 1, int(found or 0) - 1, 0))
+        return told(Figure("processes left between runs", len(self.names), 1, int(found or 0) - 1, 1, int(found or 0) - 1, 0, ""))
 
 
 def pure(runs: int) -> list[Figure]:
@@ -223,14 +223,15 @@ def pure(runs: int) -> list[Figure]:
     ]
 
 
-def paired(name: str, stacks: int, pairs: Sequence[tuple[float, float]], limit: float | None) -> Figure:
+def paired(name: str, stacks: int, pairs: Sequence[tuple[float, float]], limit: float | None, unit: str = "s") -> Figure:
     """Medians, and the median of the ratios: with the digits that one of 1/25 needs."""
     mine, floor = (round(statistics.median(pair[i] for pair in pairs), 3) for i in (0, 1))
-    return told(Figure(name, stacks, len(pairs), mine, floor, round(statistics.median(a / b for a, b in pairs), 4), limit))
+    return told(Figure(name, stacks, len(pairs), mine, floor, round(statistics.median(a / b for a, b in pairs), 4), limit, unit))
 
 
 def told(f: Figure) -> Figure:
     """Print a figure as soon as it is there: a later one that fails costs minutes, not what was measured."""
+    f = replace(f, of="stacks")
     verdict = "kept" if f.kept else "BROKEN"
     print(f"{f.name:<56} {f.nodes:>4} stacks  {f.seconds:8.2f}  beside {f.floor:8.2f}  ratio {f.ratio:7.4f}  {verdict}", flush=True)
     return f
