@@ -18,6 +18,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import profi
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, FORWARD, HIGH, PENDING, Artifact, FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import text_of, utc_now
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import Ahead
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
@@ -147,7 +148,9 @@ class RunCreate(_Asked):
     priority: Literal["normal", "high"] = "normal"
     diff: str | None = Field(None, max_length=1 << 20)
     approval_token: str | None = Field(
-        None, max_length=10_000, description="Always refused: an approval is of a plan, and is given when the fix run waits for it."
+        None,
+        max_length=10_000,
+        description="Of `POST /orchestrator/approvals`: the plan was approved before; another plan waits for approval.",
     )
 
 
@@ -156,6 +159,20 @@ class Decision(_Asked):
 
     decision: Literal["approved", "rejected"] = "approved"
     plan_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class ApprovalAhead(_Asked):
+    """*plan_digest*: of the plan that the approver saw, by `playbooks/fix.yml --check` or of an earlier fix run."""
+
+    target_service: str = Field(max_length=200)
+    plan_digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class TokenOut(BaseModel):
+    """*approval_token*: one fix run can be asked for with it, until *expires_at* (UTC, ISO 8601)."""
+
+    approval_token: str
+    expires_at: str
 
 
 class Retry(_Asked):
@@ -193,18 +210,44 @@ def _ask(office: Office, service: str, instruction: str, diff: str) -> Asked:
         ) from error
 
 
-def _create(office: Office, asked: Asked, requester: str, priority: Literal["normal", "high"], parent_id: str = "") -> FixRun:
+def _ahead(office: Office, asked: Asked, token: str) -> Ahead:
+    """Return the approval that a fix run is asked for with. Raises ProblemError where the service needs none."""
+    approval = asked.profile.approval
+    if approval.requirement == "none" and not approval.risky:
+        raise ProblemError(
+            HTTPStatus.CONFLICT, "approval_not_applicable", f"{asked.service} is repaired without an approval: leave approval_token out."
+        )
+    return Ahead(token, office.desk.fleet(), approval.approver_roles, office.signer())
+
+
+def _create(
+    office: Office,
+    asked: Asked,
+    requester: str,
+    priority: Literal["normal", "high"],
+    parent_id: str = "",
+    ahead: Ahead | None = None,
+) -> FixRun:
     def keep(run: FixRun) -> list[Artifact]:
         return [office.desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)] if asked.case.patch else []
 
     try:
         run = office.fix_runs.create(
-            None, asked.service, asked.profile.stack, asked.profile.node, asked.case.wanted.text, requester, parent_id, priority, keep
+            None,
+            asked.service,
+            asked.profile.stack,
+            asked.profile.node,
+            asked.case.wanted.text,
+            requester,
+            parent_id,
+            priority,
+            keep,
+            ahead,
         )
     except LedgerError:
         raise
     except PifleetError as error:
-        raise ProblemError(HTTPStatus.CONFLICT, "service_busy", str(error)) from error
+        raise _refused(error, service_busy=HTTPStatus.CONFLICT, approval_invalid=HTTPStatus.CONFLICT) from error
     return _submitted(office, run)
 
 
@@ -228,11 +271,21 @@ def found(office: Office, run_id: str) -> FixRun:
 def create_run(office: InOffice, who: Operator, wanted: RunCreate, response: Response) -> Summary:
     """Ask for a fix run. It is recorded as pending; what stands against it is said, and nothing is recorded."""
     asked = _ask(office, wanted.target_service, wanted.instruction, wanted.diff or "")
-    if wanted.approval_token is not None:
-        raise ProblemError(HTTPStatus.CONFLICT, "approval_invalid", "An approval is of a plan, and there is none yet.")
-    run = _create(office, asked, who.login, wanted.priority)
+    ahead = _ahead(office, asked, wanted.approval_token) if wanted.approval_token is not None else None
+    run = _create(office, asked, who.login, wanted.priority, ahead=ahead)
     response.headers["Location"] = f"/orchestrator/runs/{run.id}"
     return Summary.model_validate(summary_of(run))
+
+
+@router.post("/approvals", status_code=HTTPStatus.CREATED, responses=answers(400, 401, 403, 422))
+def approve_ahead(office: InOffice, who: Approver, wanted: ApprovalAhead) -> TokenOut:
+    """Approve a plan before a fix run is asked for. Who approves is the token's login."""
+    try:
+        minutes = office.desk.profile_of(wanted.target_service).approval.valid_for_minutes
+    except PifleetError as error:
+        raise _refused(error, unknown_service=HTTPStatus.BAD_REQUEST) from error
+    token, until = office.fix_runs.approve_ahead(wanted.target_service, wanted.plan_digest, who.login, minutes, office.signer())
+    return TokenOut(approval_token=token, expires_at=until)
 
 
 @router.post("/runs/{run_id}/approvals", status_code=HTTPStatus.CREATED, responses=answers(400, 401, 403, 404, 409, 422))

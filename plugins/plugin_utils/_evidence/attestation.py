@@ -28,6 +28,7 @@ from securesystemslib.signer import CryptoSigner, GPGKey, GPGSigner, Key, Signer
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:pifleet:run:v1"
 APPROVAL = "urn:pifleet:approval:v1"
+APPROVAL_AHEAD = "urn:pifleet:approval-ahead:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 #: of the controller, below the fleet's state
 KEY_FILE = Path("keys") / "evidence.pem"
@@ -45,7 +46,8 @@ class SigningError(PifleetError):
 
 def payload(subject: str, sha256: str, predicate: Mapping[str, Any], kind: str = PREDICATE) -> bytes:
     """Return what is signed: of a run, that *predicate* (the run, its status and who ran it) ended with the event *subject* of this hash;
-    of an approval (*kind*), that *predicate* (who permits it, and until when) is about the plan of this digest of the fix run *subject*."""
+    of an approval (*kind*), that *predicate* (who permits it, and until when) is about the plan of this digest of the fix run *subject*,
+    or of the service *subject* where it is given ahead."""
     about = [{"name": subject, "digest": {"sha256": sha256}}]
     return chain.canonical({"_type": STATEMENT, "subject": about, "predicateType": kind, "predicate": dict(predicate)})
 

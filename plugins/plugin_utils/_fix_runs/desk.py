@@ -73,13 +73,7 @@ class Desk:
         """Return what is asked for. Raises PifleetError for whatever stands against it; nothing is recorded or changed."""
         base = self.checkout.head()
         place = profile.place(service)
-        found = self.checkout.text(base, place)
-        if found is None:
-            known = sorted(name.removesuffix(".yml") for name in self.checkout.names(base, profile.FOLDER) if name.endswith(".yml"))
-            raise PifleetError(
-                f"There is no service {service}: {place} is not in the commit {base[:12]}.",
-                f"unknown_service: there are {', '.join(known) or 'no profiles at all'}. {_NOTHING}",
-            )
+        found = self._committed(base, service)
         made = profile.parse(found, place)
         self._refuse_secret(text, "The instruction")
         wanted = instruction.parse(text)
@@ -101,6 +95,22 @@ class Desk:
         )
         planner.propose(case, self._registry)
         return Asked(service, case, base, planner.sha256(found))
+
+    def profile_of(self, service: str) -> Profile:
+        """Return the profile of a service as it is committed. Raises PifleetError where there is none."""
+        return profile.parse(self._committed(self.checkout.head(), service), profile.place(service))
+
+    def _committed(self, base: str, service: str) -> str:
+        """The text of a profile."""
+        place = profile.place(service)
+        found = self.checkout.text(base, place)
+        if found is None:
+            known = sorted(name.removesuffix(".yml") for name in self.checkout.names(base, profile.FOLDER) if name.endswith(".yml"))
+            raise PifleetError(
+                f"There is no service {service}: {place} is not in the commit {base[:12]}.",
+                f"unknown_service: there are {', '.join(known) or 'no profiles at all'}. {_NOTHING}",
+            )
+        return found
 
     def _refuse_secret(self, text: str, what: str) -> None:
         if scrubbed(text, self._secrets) != text:

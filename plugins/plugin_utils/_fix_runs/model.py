@@ -123,6 +123,7 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Approval:
     """A permission for one plan of one fix run. *decision*: ``approved`` or ``rejected``; *envelope*: the signed statement of all of this;
+    *diff_sha256*: empty where it was given ahead of the fix run, and the plan's digest alone says which diff it is;
     *used_at*: when the step began that it was for, empty before."""
 
     id: str
@@ -135,6 +136,11 @@ class Approval:
     expires_at: str
     used_at: str = ""
     envelope: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it was given before the fix run was asked for."""
+        return not self.diff_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +159,8 @@ class Artifact:
 class FixRun:
     """A fix run as recorded. *run_id*: the run that is, or was last, at it, empty while it waits in the queue; *plan*: None before it was
     analysed; *parent_id*: the fix run that it was started anew from; *candidate*: the commit with the patch, empty before it was made;
-    *interrupted*: the run that was at it is over and left it like this; *task_id*: of the queue's message that it was last taken for."""
+    *interrupted*: the run that was at it is over and left it like this; *task_id*: of the queue's message that it was last taken for;
+    *deliveries*: times that the queue began to do it since somebody asked for that."""
 
     id: str
     service: str
@@ -175,6 +182,7 @@ class FixRun:
     interrupted: bool = False
     priority: str = NORMAL
     task_id: str = ""
+    deliveries: int = 0
 
     def step(self, name: str) -> Step:
         return self.steps[STEPS.index(name)]

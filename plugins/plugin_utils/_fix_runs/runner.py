@@ -73,11 +73,16 @@ def needs_approval(run: FixRun, name: str) -> bool:
     return run.plan is not None and GATES.get(run.plan.requirement) == name and run.step(name).state == PENDING
 
 
+def approvals_of(run: FixRun) -> list[Approval]:
+    """Return those that permit the plan of *run*, used or not. One that was given ahead for another plan than was made permits nothing."""
+    return [a for a in run.approvals if a.decision == "approved" and (not a.is_ahead or a.plan_digest == run.plan_digest)]
+
+
 def approval_status(run: FixRun, now: str) -> str:
     """Return ``not_required``, ``awaiting``, ``granted`` or ``expired``. *now*: UTC, ISO 8601."""
     if run.plan is None or run.plan.requirement not in GATES:
         return NOT_REQUIRED
-    given = [a for a in run.approvals if a.decision == "approved"]
+    given = approvals_of(run)
     if not given:
         return EXPIRED if run.status == EXPIRED else AWAITS
     return EXPIRED if run.status == EXPIRED or (not given[-1].used_at and given[-1].expires_at <= now) else GRANTED
@@ -91,11 +96,9 @@ def usable(run: FixRun, approval: Approval, now: str) -> str:
         return "it was used already"
     if approval.expires_at <= now:
         return "it has expired"
-    if run.plan is None or (approval.fix_run_id, approval.plan_digest, approval.diff_sha256) != (
-        run.id,
-        run.plan.digest,
-        run.plan.diff_sha256,
-    ):
+    if run.plan is None or (approval.fix_run_id, approval.plan_digest) != (run.id, run.plan.digest):
+        return "it is for another plan"
+    if not approval.is_ahead and approval.diff_sha256 != run.plan.diff_sha256:
         return "it is for another plan"
     return ""
 

@@ -7,6 +7,8 @@ that it failed, whoever writes next marks it, and ``resume`` goes on with it.
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -64,6 +66,17 @@ class Tally:
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """An approval that was given before its fix run was asked for: *token*, of ``FixRuns.approve_ahead``, and what it has to fit. *roles*:
+    of the service's profile, one of which the approver needs; *signer*: signs that it is the new fix run's."""
+
+    token: str
+    fleet: Fleet
+    roles: list[str]
+    signer: Signer
+
+
 class FixRuns:
     """Each method is one durable transaction; what one returned, every process reads. All raise LedgerError where the ledger cannot be
     used, and PifleetError with nothing changed for what may not be. *gone*: whether a run's process has certainly ended."""
@@ -83,10 +96,11 @@ class FixRuns:
         parent_id: str = "",
         priority: str = NORMAL,
         keep: Callable[[FixRun], Sequence[Artifact]] = lambda _run: (),
+        ahead: Ahead | None = None,
     ) -> FixRun:
         """Record a new fix run, and take the service's lock with it. Without a *process* it waits in the queue.
 
-        *keep*: writes what it begins with.
+        *keep*: writes what it begins with; *ahead*: the approval that it is asked for with, which no other can have any more.
         """
         with self._store.write() as db:
             run_id = _run_of(db, process) if process else ""
@@ -108,9 +122,12 @@ class FixRuns:
             )
             db.execute(insert(fix_runs), {**_row(run), "seq": seq})
             _write_steps(db, run)
+            if ahead:
+                run = replace(run, approvals=(self._redeem(db, run, ahead),))
             run = replace(run, artifacts=tuple(keep(run)))
             _write_artifacts(db, run)
             told = {"instruction": instruction, "node": node, "requester": requester, "parent": parent_id}
+            told |= {"approval": run.approvals[0].id} if run.approvals else {}
             self._tell(db, "fix_run.created", run, told)
             return run
 
@@ -123,7 +140,7 @@ class FixRuns:
             self._take_lock(db, run.service, mine=wanted)
             now = text_of(self._now())
             after = run if run.status == AWAITING and not from_step else runner.reopen(run, from_step, now)
-            after = replace(after, run_id=run_id, task_id="")
+            after = replace(after, run_id=run_id, task_id="", deliveries=0)
             self._update(db, run, after)
             self._tell(db, "fix_run.resumed", after, {"step": runner.due(after)})
             return after
@@ -133,7 +150,7 @@ class FixRuns:
         with self._store.write() as db:
             self._mark_dead(db)
             run = _get(db, wanted)
-            after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="", task_id="")
+            after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="", task_id="", deliveries=0)
             self._take_lock(db, run.service, mine=wanted)
             self._update(db, run, after)
             self._tell(db, "fix_run.requeued", after, {"step": runner.due(after), "requester": requester})
@@ -157,6 +174,27 @@ class FixRuns:
             self._update(db, kept, after)
             self._tell(db, "fix_run.taken", after, {"step": runner.due(after), "task": task_id})
             return after
+
+    def deliver(self, wanted: str, task_id: str, most: int) -> str:
+        """Count that the queue begins to do a fix run, where it may be taken, and return how it stood (see ``standing``).
+
+        One that was begun *most* times and is not over all the same ends whoever does it: it is failed from now on, and ``over``.
+        """
+        with self._store.write() as db:
+            self._mark_dead(db)
+            run = _get(db, wanted)
+            standing = self._standing(db, _marked(run), task_id)
+            if standing != FREE:
+                return standing
+            if run.deliveries < most:
+                self._update(db, run, replace(run, deliveries=run.deliveries + 1))
+                return FREE
+            why = f"it was begun {most} times, and each time what was doing it ended before it was over; look why, then retry it"
+            after = runner.interrupt(run, text_of(self._now()), why)
+            if after != run:
+                self._update(db, run, after)
+                self._tell(db, "fix_run.given_up", after, {"step": _at(after), "deliveries": run.deliveries})
+            return OVER
 
     def give_up(self, before: FixRun, said: str) -> FixRun:
         """Mark a fix run that waits in the queue as it did *before*, and could not be begun, as failed.
@@ -239,7 +277,7 @@ class FixRuns:
             elif process is None:
                 after = runner.line_up(after, text_of(moment))
             if decision == "rejected" or process is None:
-                after = replace(after, run_id=run_id or "", task_id="")
+                after = replace(after, run_id=run_id or "", task_id="", deliveries=0)
             self._update(db, run, after)
             told = {
                 "approval": given.id,
@@ -250,6 +288,19 @@ class FixRuns:
             }
             self._tell(db, f"fix_run.{decision}", after, told)
             return after
+
+    def approve_ahead(self, service: str, digest: str, approver: str, minutes: int, signer: Signer) -> tuple[str, str]:
+        """Record that *approver* approves the plan *digest* of *service* before a fix run is asked for. Return the token that one is to be
+        asked for with, once, and until when (UTC, ISO 8601)."""
+        with self._store.write() as db:
+            moment = self._now()
+            until = text_of(moment + timedelta(minutes=minutes))
+            told = {"id": f"apr-{uuid.uuid4()}", "approver": approver, "given_at": text_of(moment), "expires_at": until}
+            introduce(db, signer, None, None, self._now)
+            envelope = attestation.sign(attestation.payload(service, digest, told, attestation.APPROVAL_AHEAD), signer)
+            told = {"approval": told["id"], "service": service, "plan": digest, "approver": approver, "until": until}
+            append_event(db, "fix_run.approved_ahead", told, now=self._now)
+            return base64.urlsafe_b64encode(json.dumps(envelope).encode()).decode(), until
 
     def mark_dead(self) -> None:
         """Mark the fix runs whose runner is gone as failed."""
@@ -327,7 +378,7 @@ class FixRuns:
     def _gated(self, db: Connection, run: FixRun, name: str, now: str) -> FixRun:
         if runner.due(run) != name or not runner.needs_approval(run, name):
             return runner.begin(run, name, now)
-        given = [a for a in run.approvals if a.decision == "approved" and not a.used_at]
+        given = [a for a in runner.approvals_of(run) if not a.used_at]
         if not given:
             return runner.await_approval(run, now)
         approval = given[-1]
@@ -339,6 +390,38 @@ class FixRuns:
         db.execute(update(fix_run_approvals).where(fix_run_approvals.c.id == approval.id).values(used_at=now))
         used = tuple(replace(a, used_at=now) if a.id == approval.id else a for a in run.approvals)
         return runner.begin(replace(run, approvals=used), name, now)
+
+    def _redeem(self, db: Connection, run: FixRun, ahead: Ahead) -> Approval:
+        """The approval that *ahead* is, from now on of *run* alone. Raises PifleetError where it permits nothing."""
+        given, wrong = _read_ahead(db, ahead.token), ""
+        if given is None:
+            wrong = "it was not signed here"
+        elif given["service"] != run.service:
+            wrong = f"it is for {given['service']}"
+        elif given["expires_at"] <= text_of(self._now()):
+            wrong = "it has expired"
+        elif ahead.fleet.two_person and given["approver"] == run.requester:
+            wrong = "its approver asks for the fix run"
+        elif not ahead.fleet.has_role(given["approver"], ahead.roles):
+            wrong = f"{given['approver']} has none of the roles {', '.join(ahead.roles)}"
+        elif db.execute(select(fix_run_approvals.c.id).where(fix_run_approvals.c.id == given["id"])).first():
+            wrong = "another fix run was asked for with it"
+        if given is None or wrong:
+            raise PifleetError(f"The approval that was given ahead permits nothing: {wrong}.", "approval_invalid: Nothing was recorded.")
+        approval = Approval(
+            id=given["id"],
+            fix_run_id=run.id,
+            decision="approved",
+            approver=given["approver"],
+            plan_digest=given["plan_digest"],
+            diff_sha256="",
+            given_at=given["given_at"],
+            expires_at=given["expires_at"],
+        )
+        introduce(db, ahead.signer, None, None, self._now)
+        approval = replace(approval, envelope=attestation.sign(_statement(approval), ahead.signer))
+        db.execute(insert(fix_run_approvals), {**asdict(approval), "used_at": None, "envelope": dict(approval.envelope)})
+        return approval
 
     def _take_lock(self, db: Connection, service: str, mine: str = "", own: Sequence[str] = (AWAITING,)) -> None:
         self._mark_dead(db)
@@ -426,6 +509,18 @@ def _unproven(db: Connection, approval: Approval) -> str:
     return "" if chain.canonical(statement) == _statement(approval) else "it is not what was signed"
 
 
+def _read_ahead(db: Connection, token: str) -> dict[str, str] | None:
+    """What a token of ``approve_ahead`` says, None where it is none of this ledger's."""
+    keys = {told["keyid"]: told["public"] for told in introduced(db)}
+    try:
+        envelope = json.loads(base64.b64decode(token, b"-_", validate=True))
+        _key, statement = attestation.verified(envelope, keys, attestation.APPROVAL_AHEAD)
+    except (attestation.SigningError, ValueError, RecursionError):
+        return None
+    (about,) = statement["subject"]
+    return {**statement["predicate"], "service": about["name"], "plan_digest": about["digest"]["sha256"]}
+
+
 def _run_of(db: Connection, process: Process) -> str:
     run_id = open_run_of(db, process)
     if run_id is None:
@@ -477,6 +572,7 @@ def _row(run: FixRun) -> dict[str, Any]:
         "run_id": run.run_id or None,
         "priority": None if run.priority == NORMAL else run.priority,
         "task_id": run.task_id or None,
+        "deliveries": run.deliveries or None,
         "parent_id": run.parent_id or None,
         "plan": run.plan.as_table() if run.plan else None,
         "candidate": run.candidate or None,
@@ -540,6 +636,7 @@ def _records(db: Connection, rows: Iterable[Any]) -> list[FixRun]:
             run_id=row.run_id or "",
             priority=row.priority or NORMAL,
             task_id=row.task_id or "",
+            deliveries=row.deliveries or 0,
             created_at=row.created_at,
             steps=tuple(steps.get(row.id) or (Step(name) for name in STEPS)),
             plan=plan_of(row.plan) if row.plan else None,

@@ -25,9 +25,9 @@ from sqlalchemy import (
 )
 
 #: the schema this code works with: the newest of the migrations
-HEAD = "0008"
+HEAD = "0009"
 #: every schema this code can read or upgrade, oldest first
-KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+KNOWN = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 
 metadata = MetaData(
     naming_convention={
@@ -371,6 +371,8 @@ fix_runs = Table(
     Column("priority", String),
     # of the queue's message that it was last taken for
     Column("task_id", String),
+    # times that the queue began to do it since it was asked for; null: none
+    Column("deliveries", Integer),
     UniqueConstraint("seq"),
     Index("ix_fix_runs_service_seq", "service", "seq"),
     Index("ix_fix_runs_status_seq", "status", "seq"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,31 @@ def test_killed(office: QueueOffice, victim: str) -> None:
         assert office.fix_runs.get(run.id) == last
     # what ansible-runner keeps, which may hold secrets, is gone
     until(lambda: not list((office.root / ".pifleet/queue").iterdir()), "files of ansible-runner stay")
+
+
+@pytest.mark.parametrize("kind", ["celery"])
+def test_one_that_ends_its_worker_each_time_is_not_delivered_for_ever(office: QueueOffice, kind: str) -> None:
+    del kind
+    office.start_workers()
+    run = office.enqueue("bump requests to 2.32.4")
+    seen = set[int]()
+    for times in range(3):
+        # the first time before it is taken, then under way
+        until(lambda times=times: len(taken(office)) == times, "it is not taken")
+        runner = until(lambda: (pid := office.child_of(run)[1]) not in seen and pid, "it is not delivered again")
+        seen.add(runner)
+        # a process of Celery's pool, which Celery replaces by itself
+        os.kill(int(Path(f"/proc/{runner}/stat").read_text().rpartition(")")[2].split()[1]), 9)
+    left = until(lambda: "begun 3 times" in (now := office.fix_runs.get(run.id)).reason and now, "it is not given up")
+    assert (left.status, left.interrupted) == ("failed", True)
+    until(lambda: office.broker and office.broker.waiting(QUEUE) == 0, "a message is left")
+    messages = taken(office)
+    assert (len(messages), len(set(messages))) == (2, 1)
+    # the workers are well, and it goes on when somebody wants that
+    office.retry(run)
+    last = until(lambda: "unreachable" in (now := office.fix_runs.get(run.id)).reason and now, "it does not end")
+    assert (last.status, last.interrupted) == ("failed", False)
+    assert office.health()["workers"] == 2
 
 
 @pytest.mark.parametrize("kind", ["embedded", "celery"])

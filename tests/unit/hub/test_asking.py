@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 from sqlalchemy import text
 
-from tests.support.fix_runs import REQUIREMENTS
+from tests.support.fix_runs import PROFILE, REQUIREMENTS
 from tests.support.hub_office import HubFleet
 from tests.unit.hub.test_hub import problem
 
@@ -67,7 +70,8 @@ def test_who_asks_is_the_tokens_login_and_no_field(fleet: HubFleet) -> None:
         ({"instruction": "apply diff /etc/passwd"}, 400, "invalid_instruction"),
         ({"instruction": "apply diff x.diff", "diff": DIFF.replace("/web/", "/../other/")}, 400, "invalid_instruction"),
         ({"instruction": "set env TOKEN=AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"}, 400, "invalid_instruction"),
-        ({"approval_token": "apr-1"}, 409, "approval_invalid"),
+        ({"approval_token": "apr-1"}, 409, "approval_not_applicable"),
+        ({"approval_token": "apr-1", "target_service": "protected"}, 409, "approval_invalid"),
         ({"priority": "urgent"}, 422, "invalid"),
         ({"instruction": 7}, 422, "invalid"),
         ({"target_service": None}, 422, "invalid"),
@@ -92,6 +96,88 @@ def test_diff_comes_with_the_request(fleet: HubFleet) -> None:
     assert made.status_code == 202, made.text
     run = fleet.office.fix_runs.get(made.json()["id"])
     assert fleet.office.desk.artifacts().read(run.artifacts[0]) == DIFF
+
+
+PROTECTED = {"target_service": "protected"}
+
+
+def ahead(fleet: HubFleet, digest: str = "d" * 64, service: str = "protected", role: Any = "approver") -> Any:
+    return fleet.client(role).post("/orchestrator/approvals", json={"target_service": service, "plan_digest": digest})
+
+
+def token(fleet: HubFleet, digest: str = "d" * 64, service: str = "protected") -> str:
+    answer = ahead(fleet, digest, service)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["approval_token"])
+
+
+def analysed(fleet: HubFleet, run_id: str) -> FixRun:
+    """Take it, and make its plan."""
+    taken = fleet.world.fix_runs.take(fleet.world.mine, run_id)
+    fleet.world.plan(taken, "pre-run")
+    return fleet.world.fix_runs.begin(fleet.world.mine, run_id, "patch")
+
+
+def test_approval_that_was_given_ahead_permits_its_plan_and_is_used_up_by_it(fleet: HubFleet) -> None:
+    # the plan is known before: as --check shows it, here of an earlier fix run that was rejected
+    earlier = waiting(fleet)
+    assert decide(fleet, earlier, decision="rejected").status_code == 201
+    given = token(fleet, earlier.plan_digest)
+    made = ask(fleet, **PROTECTED, approval_token=given)
+    assert made.status_code == 202, made.text
+    run = analysed(fleet, made.json()["id"])
+    assert (run.status, run.step("patch").state, run.plan_digest) == ("running", "in_progress", earlier.plan_digest)
+    (approval,) = run.approvals
+    assert (approval.approver, approval.fix_run_id, bool(approval.used_at)) == ("bob", run.id, True)
+    # no other fix run can have it
+    fleet.world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.interrupt(r, now))
+    problem(ask(fleet, **PROTECTED, approval_token=given), 409, "approval_invalid")
+
+
+def test_approval_that_was_given_ahead_for_another_plan_permits_nothing(fleet: HubFleet) -> None:
+    made = ask(fleet, **PROTECTED, approval_token=token(fleet))
+    run = analysed(fleet, made.json()["id"])
+    assert (run.status, run.step("patch").state) == ("awaiting_approval", "pending")
+    shown = fleet.client("viewer").get(f"/orchestrator/runs/{run.id}").json()
+    assert (shown["approval_required"], shown["approval_status"]) == (True, "awaiting")
+    assert decide(fleet, run).status_code == 201
+    assert [bool(a.used_at) for a in analysed_again(fleet, run).approvals] == [False, True]
+
+
+def analysed_again(fleet: HubFleet, run: FixRun) -> FixRun:
+    fleet.world.fix_runs.take(fleet.world.mine, run.id)
+    return fleet.world.fix_runs.begin(fleet.world.mine, run.id, "patch")
+
+
+def test_approval_ahead_that_does_not_fit_is_refused_and_nothing_is_recorded(fleet: HubFleet) -> None:
+    fix_runs, signer = fleet.office.fix_runs, fleet.office.signer()
+    good = token(fleet)
+    envelope = json.loads(base64.urlsafe_b64decode(good))
+    forged = {**envelope, "payload": base64.b64encode(base64.b64decode(envelope["payload"]).replace(b"bob", b"eve")).decode()}
+    # an approval of a fix run is signed with the same key
+    run = waiting(fleet)
+    decide(fleet, run, decision="rejected")
+    of_a_run = fleet.office.fix_runs.get(run.id).approvals[0].envelope
+    wrong = [
+        *("", "apr-1", "\N{SNOWMAN}", good[:-8]),
+        *(base64.urlsafe_b64encode(json.dumps(one).encode()).decode() for one in (forged, of_a_run, [], {})),
+        token(fleet, service="web"),
+        fix_runs.approve_ahead("protected", "d" * 64, "alice", 30, signer)[0],
+        fix_runs.approve_ahead("protected", "d" * 64, "bob", 0, signer)[0],
+    ]
+    before = events(fleet)
+    for one in wrong:
+        problem(ask(fleet, **PROTECTED, approval_token=one), 409, "approval_invalid")
+    problem(ask(fleet, approval_token=good), 409, "approval_not_applicable")
+    assert (events(fleet), fleet.queue.told) == (before, [])
+    fleet.repository.write_yaml(
+        "fix_profiles/protected.yml", {**PROFILE, "approval": {"requirement": "pre-run", "approver_roles": ["on-call"]}}
+    )
+    fleet.repository.commit()
+    problem(ask(fleet, **PROTECTED, approval_token=good), 409, "approval_invalid")
+    problem(ahead(fleet, service="none"), 400, "unknown_service")
+    problem(ahead(fleet, digest="x"), 422, "invalid")
+    problem(ahead(fleet, role="operator"), 403, "forbidden")
 
 
 def decide(fleet: HubFleet, run: FixRun, role: Any = "approver", **changed: Any) -> Any:

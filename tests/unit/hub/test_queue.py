@@ -85,6 +85,22 @@ def test_a_message_that_comes_again_finds_nothing_to_do(world: World) -> None:
     assert [step.detail["task_id"] for step in world.fix_runs.get(run.id).steps[:5]] == ["message-1"] * 5
 
 
+@pytest.mark.parametrize("message", ["", "message-1"])
+def test_one_whose_worker_dies_each_time_is_begun_three_times(world: World, message: str) -> None:
+    run, begun = enqueue(world), list[str]()
+
+    def play(run_id: str, task_id: str) -> str:
+        begun.append(run_id)
+        raise KeyboardInterrupt  # nothing after it is done any more, as after a kill
+
+    for _time in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            execute(world.store, play, run.id, message)
+    assert execute(world.store, play, run.id, message)
+    left = world.fix_runs.get(run.id)
+    assert (len(begun), left.status, "retry" in left.reason, world.fix_runs.queued()) == (3, "failed", True, [])
+
+
 def test_what_somebody_is_at_is_left_to_them_and_looked_at_again(world: World) -> None:
     run, play = enqueue(world), Quick(world)
     world.fix_runs.take(world.mine, run.id, "message-1")

@@ -21,6 +21,7 @@ ROLES: dict[tuple[str, str], Role] = {
     ("POST", "/orchestrator/runs"): "operator",
     ("POST", "/orchestrator/runs/{run_id}/retry"): "operator",
     ("POST", "/orchestrator/runs/{run_id}/approvals"): "approver",
+    ("POST", "/orchestrator/approvals"): "approver",
     ("POST", "/api/refresh"): "operator",
     ("POST", "/api/stacks/{node}/{name}/acknowledgements"): "operator",
     ("GET", "/v1/events"): "sync",

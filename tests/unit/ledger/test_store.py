@@ -203,14 +203,14 @@ INSERT INTO fix_run_steps (fix_run_id, number, step, state, detail) VALUES ('fix
 
 def test_fix_runs_from_before_the_queue_are_kept_whole(tmp_path: Path, path: Path, header: Header, someone: Someone) -> None:
     old = tmp_path / "old"
-    shutil.copytree(store.MIGRATIONS, old, ignore=shutil.ignore_patterns("__pycache__", "v0008*"))
+    shutil.copytree(store.MIGRATIONS, old, ignore=shutil.ignore_patterns("__pycache__", "v0008*", "v0009*"))
     before = Store(path, migrations=old, head="0007", known=schema.KNOWN[:7])
     run_id = Runs(before).open(header, someone(1), ["a"]).run_id
     with before.write() as db:
         for statement in FIX_RUN.format(run=run_id).split(";")[:-1]:
             db.exec_driver_sql(statement)
     with Store(path).write() as db:
-        assert db.exec_driver_sql("SELECT id, run_id, priority FROM fix_runs").all() == [("fix-000001-web", run_id, None)]
+        assert db.exec_driver_sql("SELECT id, run_id, priority, deliveries FROM fix_runs").all() == [("fix-000001-web", run_id, None, None)]
         assert db.exec_driver_sql("SELECT step, state FROM fix_run_steps").all() == [("analyze", "failed")]
         assert db.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         db.exec_driver_sql("UPDATE fix_runs SET run_id = NULL")
