@@ -89,7 +89,7 @@ def test_a_variable_and_a_check(well: Shop) -> None:
     figures = (well.repository.root / "var/node/pifleet.prom").read_text()
     assert figures == metrics.exposition(well.fix_runs.tally())
     assert 'pifleet_fix_run_steps{service="web",step="verify",state="succeeded"} 1' in figures
-    assert "ends with .prom" in well.told(well.fix("auto", rc=2, fix_runs_textfile="var/node/pifleet"))
+    assert "files that end with .prom" in well.told(well.fix("auto", rc=2, fix_runs_textfile="var/node/pifleet"))
     assert "# or bad" in (well.repository.root / "stacks/shop/compose.yaml").read_text()
 
 
