@@ -37,6 +37,7 @@ OPEN_TO: dict[str, set[Role] | None] = {
     "POST /orchestrator/runs": {"operator"},
     "/orchestrator/runs/{run_id}/retry": {"operator"},
     "/orchestrator/runs/{run_id}/approvals": {"approver"},
+    "/orchestrator/approvals": {"approver"},
     # its link proves itself
     "/orchestrator/runs/{run_id}/artifacts/{name}": None,
 }
