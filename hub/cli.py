@@ -35,7 +35,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in *argv* and return its exit code: 2 for what a person has to correct."""
-    args = _parser().parse_args(argv)
+    args = command_line().parse_args(argv)
     try:
         done: int = args.run(args)
         return done
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what the program takes as arguments."""
     parser = argparse.ArgumentParser(prog="pifleet-hub", description="The hub: works for a fleet, and takes in evidence of fleets.")
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--fleet-root", type=Path, help="folder of the fleet that it works for, whose ledger is the database")

@@ -34,6 +34,7 @@ OWN_FLEETS = {
     "lab",
     "operations",
     "releases",
+    "runbooks",
     "stack_refresh",
     "stacks",
     "sync_service",

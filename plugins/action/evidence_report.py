@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.action.evidence_info import newest, wanted_of
@@ -13,6 +14,10 @@ from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, L
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.evidence_report import ARGUMENT_SPEC
+from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import rendered
+
+#: filled from the ledger, and forms for what is done by hand
+TEMPLATES = Path(__file__).resolve().parents[2] / "docs" / "governance"
 
 if not MISSING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import anchor, report, verify
@@ -34,7 +39,10 @@ class ActionModule(LedgerAction):
         place = self.use_ledger()
         review = self._review(params)
         folder = self._root / params["path"]
-        files = {folder / f"{params['name']}.md": report.to_markdown(review), folder / f"{params['name']}.html": report.to_html(review)}
+        markdown = self._filled(params["template"], review) if params["template"] else report.to_markdown(review)
+        files = {folder / f"{params['name']}.md": markdown}
+        if not params["template"]:
+            files[folder / f"{params['name']}.html"] = report.to_html(review)
         changed = False
         for path, text in files.items():
             if atomic_file.read_bytes(path) == text.encode():
@@ -42,14 +50,29 @@ class ActionModule(LedgerAction):
             changed = True
             if not self._task.check_mode:
                 self._write(path, text)
-        markdown, html = (str(path) for path in files)
-        return {"changed": changed, "ledger": place, "markdown": markdown, "html": html, "findings": list(review.findings)}
+        paths = [str(path) for path in files]
+        html = None if params["template"] else paths[1]
+        return {"changed": changed, "ledger": place, "markdown": paths[0], "html": html, "findings": list(review.findings)}
+
+    def _filled(self, name: str, review: Any) -> str:
+        """Return the template *name*, filled with what the runs of *review* left."""
+        path = TEMPLATES / f"{name}-template.md"
+        text = atomic_file.read_text(path)
+        if text is None:
+            known = sorted(p.name.removesuffix("-template.md") for p in TEMPLATES.glob("*-template.md"))
+            raise PifleetError(f"There is no template {name}.", f"Templates are {', '.join(known)}.")
+        queries = Queries(self._store)
+        left = [artifact for run in review.runs for artifact in queries.show(run["run_id"])["artifacts"]]
+        return rendered(text, report.for_template(review, {a["sha256"]: a["content"] for a in left}), path.name)
 
     def _review(self, params: dict[str, Any]) -> Any:
         queries = Queries(self._store)
         wanted = wanted_of({**params, "offset": 0})
         if wanted.run_id == "last":
             wanted = replace(wanted, run_id=newest(queries, self._inventory()))
+        if params["template"]:
+            # a template is about one fleet; others may have the same ledger
+            wanted = replace(wanted, inventory=self._inventory())
         page = queries.runs(wanted)
         with self._store.read() as db:
             verified = verify.verify(Ledger(db), anchor.Git(self._root).read())

@@ -21,6 +21,11 @@ options:
     description: Name of the files, without an ending.
     type: str
     default: evidence
+  template:
+    description:
+      - Fill this template of the collection's C(docs/governance) instead, such as V(bootstrap), with what the ledger has of this
+        inventory's runs. Only the Markdown is written.
+    type: str
   path:
     description: Folder of the files, below the fleet's folder unless absolute.
     type: path
@@ -61,6 +66,13 @@ seealso:
 """
 
 EXAMPLES = r"""
+- name: Report of the newest run, a bootstrap
+  pifleet.ops.evidence_report:
+    name: bootstrap
+    template: bootstrap
+    run_id: last
+  run_once: true
+
 - name: Report of a month
   pifleet.ops.evidence_report:
     name: evidence-2025-01
@@ -75,7 +87,7 @@ markdown:
   type: str
   returned: success
 html:
-  description: Path of the HTML page.
+  description: Path of the HTML page; null with O(template).
   type: str
   returned: success
 findings:
@@ -89,6 +101,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC = {
     "name": {"type": "str", "default": "evidence"},
+    "template": {"type": "str"},
     "path": {"type": "path", "default": "docs/governance/reviews"},
     "run_id": {"type": "str"},
     "host": {"type": "str"},

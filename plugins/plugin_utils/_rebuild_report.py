@@ -302,14 +302,19 @@ class _Verbatim(str):
 
 def to_markdown(record: Rebuild, template: str) -> str:
     """Return the report for people. *template*: the text of ``TEMPLATE``."""
+    return rendered(template, _context(record), TEMPLATE.name)
+
+
+def rendered(template: str, context: Mapping[str, Any], name: str) -> str:
+    """Return Markdown from the text of a template of ``docs/governance``. *name*: its file, for the one who has to mend it."""
     environment = jinja2.Environment(  # noqa: S701 - it writes Markdown; `finalize` escapes every value
         undefined=jinja2.StrictUndefined, finalize=_escaped, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(seconds=_seconds, fenced=_fenced, pairs=_pairs)
     try:
-        return environment.from_string(template).render(_context(record))
+        return environment.from_string(template).render(context)
     except jinja2.TemplateError as error:
-        raise PifleetError(f"The template of the report cannot be used: {error}.", f"Restore {TEMPLATE.name} of the collection.") from error
+        raise PifleetError(f"The template of the report cannot be used: {error}.", f"Restore {name} of the collection.") from error
 
 
 def _context(record: Rebuild) -> dict[str, Any]:

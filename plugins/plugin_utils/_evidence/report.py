@@ -6,6 +6,7 @@ Pure: tables in, Markdown and one HTML page out, which needs nothing but itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -53,6 +54,37 @@ def to_markdown(review: Review) -> str:
         parts += [f"## {heading}", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
         parts += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows] + [""]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def for_template(review: Review, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a template of ``docs/governance`` is filled with.
+
+    *contents*: of the artifacts that runs left, by SHA-256. `runs` are oldest first, `phases` are what the transcripts of a drill say at
+    their top, `rebuilds` the rebuilds as their records have them.
+    """
+    runs = list(reversed(review.runs))
+    left = [{**artifact, "run_id": run["run_id"]} for run in runs for artifact in run["artifacts"]]
+    heads = {a["sha256"]: _head(contents.get(a["sha256"], "")) for a in left if a["name"].startswith("drill-")}
+    rebuilds = [a for a in left if a["name"].startswith("rebuild-") and a["media_type"] == "application/json"]
+    return {
+        "verdict": _verdict(review),
+        "review": review,
+        "runs": [{**run, "took": _duration(run), **_sums(run)} for run in runs],
+        "artifacts": left,
+        "phases": [{**artifact, **heads[artifact["sha256"]]} for artifact in left if heads.get(artifact["sha256"], {}).get("phase")],
+        "rebuilds": [json.loads(contents[a["sha256"]]) for a in rebuilds if a["sha256"] in contents],
+    }
+
+
+def _sums(run: Mapping[str, Any]) -> dict[str, int]:
+    hosts = run["hosts"].values()
+    return {kind: sum(host[kind] or 0 for host in hosts) for kind in ("changed", "failed", "unreachable")}
+
+
+def _head(text: str) -> dict[str, str]:
+    """Return the lines `name: value` at the top of a transcript, up to the first empty one."""
+    top = text.partition("\n\n")[0].splitlines()
+    return {name.replace(" ", "_"): value.strip() for name, colon, value in (line.partition(":") for line in top) if colon}
 
 
 def to_html(review: Review) -> str:

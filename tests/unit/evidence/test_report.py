@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import report
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.report import Review
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+from ansible_collections.pifleet.ops.plugins.plugin_utils._rebuild_report import rendered
 
 from tests.support.tampering import HOSTS, audit, whole
 
@@ -97,3 +100,56 @@ def test_of_very_many_runs_the_newest_are_drawn(review: Review) -> None:
     html = report.to_html(many)
     assert html.count("<rect ") == 120
     assert "Runs (200 of 500)" in html
+
+
+# --- templates -----------------------------------------------------------------------------------------------------------
+
+GOVERNANCE = Path(__file__).resolve().parents[3] / "docs/governance"
+TEMPLATES = sorted(path for path in GOVERNANCE.glob("*-template.md") if path.name != "rebuild-drill-template.md")
+TRANSCRIPT = "phase: rebuild\ncommand: ansible-playbook\nbegan: then\nended: now\ntook: 1\nexit code: 0\n\nPLAY [x]\nphase: not this\n"
+REBUILD = {
+    "node": "pi-3",
+    "role": "agent",
+    "status": "succeeded",
+    "reasons": ["no_data"],
+    "hardware": "",
+    "attempts": [],
+    "budget_minutes": 60,
+}
+
+
+def with_a_drill(review: Review) -> tuple[Review, dict[str, str]]:
+    """The ledger's runs, of which the oldest left what a drill leaves."""
+    rebuild = json.dumps({**REBUILD, "started_at": "then", "ended_at": "now"})
+    kept = [("drill-rebuild.txt", "text/plain", TRANSCRIPT, "1" * 64), ("rebuild-pi-3.json", "application/json", rebuild, "2" * 64)]
+    left = [{"name": name, "media_type": kind, "size": len(text), "sha256": sha256, "created_at": ""} for name, kind, text, sha256 in kept]
+    oldest = {**review.runs[-1], "artifacts": left}
+    return replace(review, runs=(*review.runs[:-1], oldest)), {sha256: text for _name, _kind, text, sha256 in kept}
+
+
+def test_a_template_gets_what_runs_left(review: Review) -> None:
+    given = report.for_template(*with_a_drill(review))
+    assert [run["run_id"] for run in given["runs"]] == [run["run_id"] for run in reversed(review.runs)]
+    (phase,) = given["phases"]
+    assert (phase["phase"], phase["exit_code"], phase["sha256"]) == ("rebuild", "0", "1" * 64)
+    assert [rebuild["node"] for rebuild in given["rebuilds"]] == ["pi-3"]
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_a_template_is_filled_with_every_run(review: Review, path: Path) -> None:
+    text = rendered(path.read_text(), report.for_template(*with_a_drill(review)), path.name)
+    assert [run["run_id"] for run in review.runs if run["run_id"] not in text] == []
+    assert "{{" not in text and "{%" not in text
+    assert "1" * 64 in text and "The ledger is what was recorded" in text
+    # a table has as many cells in each row as in its head
+    for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
+        assert len({re.sub(r"\\\\.", "", row).count("|") for row in table.splitlines()}) == 1, table
+
+
+def test_what_a_run_says_does_not_become_markup(review: Review) -> None:
+    bad, contents = with_a_drill(review)
+    bad = replace(bad, runs=({**bad.runs[0], "requester": "<b>|x|</b>"}, *bad.runs[1:]))
+    path = GOVERNANCE / "bootstrap-template.md"
+    text = rendered(path.read_text(), report.for_template(bad, contents), path.name)
+    assert "<b>" not in text
+    assert "\\|x\\|" in text

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A person's own checkout and a fleet of two bare nodes. Tests run in the order of the files, each on what those before it left.
+
+A test is the story of one page: it executes every command of it, in an order that makes sense, and looks at what became of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkout import Checkout
+from tests.support.fleet import Fleet
+from tests.support.pages import Story
+
+HERE = Path(__file__).resolve().parent
+NODE = "pi-cluster-4.local"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: takes long, and runs only in the whole suite (make test-full)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only the whole suite runs."""
+    here = [item for item in items if HERE in item.path.parents and item.get_closest_marker("full")]
+    if here and not os.environ.get("PIFLEET_TEST_FULL"):
+        config.hook.pytest_deselected(items=here)
+        items[:] = [item for item in items if item not in here]
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    lab = Fleet(HERE / "lab-runbooks")
+    lab.up()
+    yield lab
+    if not os.environ.get("PIFLEET_LAB_KEEP"):
+        lab.lab("down", "-i", str(lab.inventory))
+
+
+@pytest.fixture(scope="session")
+def checkout(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("person") / "checkout", fleet)
+
+
+@pytest.fixture
+def tell(checkout: Checkout) -> Callable[..., Story]:
+    """Begin the story of a page."""
+
+    def begin(page: str, env: Mapping[str, str] | None = None, **words: str) -> Story:
+        place = str(checkout.inventory)
+        known = {"NODE": NODE, "INVENTORY": place, "inventory/my-fleet": place}
+        return Story((checkout.folder / page).read_text(), partial(checkout.shell, env=env), **{**known, **words})
+
+    return begin

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A checkout of a person's own, with its own git history, ledger and reports, whose commands reach a lab fleet of this one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.fleet import ROOT, Fleet
+
+_LIMIT = 1200  # seconds, after which a command hangs
+
+
+class Checkout:
+    """The copy at *folder*. Its inventory, unless a command names one, is that of *fleet*."""
+
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
+        self.folder, self.fleet = folder, fleet
+        self.inventory = folder / fleet.inventory.relative_to(ROOT)
+        listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in filter(None, subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                # with its time, by which make knows that the environment is up to date
+                shutil.copy2(ROOT / name, folder / name)
+        shutil.copytree(ROOT / ".collections", folder / ".collections", symlinks=True)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        # keys, images and artifacts of the lab are this checkout's; everything else below .pifleet is the copy's
+        lab, shared = folder / ".pifleet/lab", ROOT / ".pifleet/lab"
+        lab.mkdir(parents=True)
+        for name in ("artifacts", "images", fleet.inventory.name):
+            (shared / name).mkdir(parents=True, exist_ok=True)
+            (lab / name).symlink_to(shared / name)
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit("As it is")
+
+    def git(self, *words: str) -> str:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        return subprocess.run(["git", "-C", self.folder, *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, what: str) -> str:
+        """Commit everything, and return the commit."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", what)
+        return self.git("rev-parse", "HEAD")
+
+    def shell(self, line: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Execute a line as a person does who stands in the checkout, and return its exit code and what it says."""
+        # on a page, `python -m lab` is about the lab that `make site` starts; here, about the fleet of these tests
+        line = line.replace("python -m lab exec ", f"python -m lab exec -i {self.inventory} ")
+        settings = {
+            "PATH": f"{self.folder / '.venv/bin'}:{os.environ['PATH']}",
+            "ANSIBLE_INVENTORY": str(self.inventory),
+            "INVENTORY": str(self.inventory),
+            "PYTHONPATH": str(self.folder / ".collections"),
+            "ANSIBLE_NOCOLOR": "1",
+            "NO_COLOR": "1",
+            "COLUMNS": "400",
+            "PYTHON": sys.executable,
+        }
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", line],
+            cwd=self.folder,
+            env={**os.environ, **settings, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _none = process.communicate(timeout=_LIMIT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output
