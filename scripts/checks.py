@@ -32,6 +32,7 @@ OWN_FLEETS = {
     "fleets",
     "k3s_ops",
     "lab",
+    "observability",
     "operations",
     "releases",
     "runbooks",

@@ -16,7 +16,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import git, prepare, refresh
 from ansible_collections.pifleet.ops.plugins.modules.stack_host import ARGUMENTS
-from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root, _stacks_program, _stacks_source
+from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root, _node_program, _stacks_source
 from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action import ControllerAction
 
 #: what only this action may fill in
@@ -42,7 +42,7 @@ class ActionModule(ControllerAction):
         arguments = {
             **params,
             "checkout": asdict(target) if target else None,
-            "program_sha256": hashlib.sha256(_stacks_program.build()).hexdigest(),
+            "program_sha256": hashlib.sha256(_node_program.stacks()).hexdigest(),
             "debs": list(artifacts.debs),
             "images": dict(artifacts.images),
         }
@@ -75,7 +75,7 @@ class ActionModule(ControllerAction):
     def _file(self, name: str, arguments: dict[str, Any], folder: Path) -> Path:
         path = folder / "file"
         if name == prepare.PROGRAM:
-            path.write_bytes(_stacks_program.build())
+            path.write_bytes(_node_program.stacks())
         elif name == prepare.ARCHIVE:
             arguments["checkout"] = asdict(self._archive(arguments, path))
         elif self._artifact_dir:

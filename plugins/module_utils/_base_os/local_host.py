@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address, Space
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, clock
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 _UNIT_PROPERTIES = "ActiveState,SubState,UnitFileState,MainPID,NRestarts"
@@ -91,15 +91,7 @@ class LocalHost:
         return time.time()
 
     def synchronised(self) -> bool | None:
-        # The only way to ask without starting a process: adjtimex(2) with modes = 0, which reads and needs no privilege.
-        # timedatectl's "System clock synchronized" comes from the same call.
-        import ctypes  # here, because only this needs it
-
-        timex = ctypes.create_string_buffer(512)
-        if ctypes.CDLL(None).adjtimex(timex) < 0:
-            return None
-        status: int = struct.unpack_from("@IlllliI", timex)[5]
-        return not status & 0x40  # STA_UNSYNC
+        return clock.synchronised()
 
     def unit(self, name: str) -> dict[str, str]:
         if not self.exists("/run/systemd/system"):

@@ -11,15 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
+from ansible_collections.pifleet.ops.plugins.module_utils._common.exposition import Gauge
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.text import seconds_of
 
 if TYPE_CHECKING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import Tally
 
-#: what node-exporter reads, and nothing else: https://github.com/prometheus/node_exporter#textfile-collector
-SUFFIX = ".prom"
+#: what node-exporter reads, and nothing else
+SUFFIX = exposition.SUFFIX
 #: bytes of a datagram that no network of today takes apart: https://github.com/statsd/statsd/blob/master/docs/metric_types.md
 _DATAGRAM = 1400
 #: seconds that a name may take to become an address
@@ -47,27 +48,22 @@ def send(lines: Iterable[str], host: str, port: int) -> None:
         sender.join(_PATIENCE)
 
 
-def exposition(found: Tally) -> str:
-    """Return *found* as Prometheus reads it, by the names that the hub's ``/metrics`` has. Labels need no escapes: they are names.
-
-    https://prometheus.io/docs/instrumenting/exposition_formats/
-    """
-    lines = []
-    for name, told, labels, values in (
+def gauges(found: Tally) -> list[Gauge]:
+    """Return *found* as Prometheus reads it, by the names that the hub's ``/metrics`` has."""
+    told = (
         ("pifleet_fix_runs", "Fix runs in the ledger, by what they are now.", ("service", "status"), found.runs),
         ("pifleet_fix_run_steps", "Steps of these, by what they are now.", ("service", "step", "state"), found.steps),
         ("pifleet_fix_run_step_seconds", "Seconds that these took so far.", ("service", "step"), found.seconds),
-    ):
-        lines += [f"# HELP {name} {told}", f"# TYPE {name} gauge"]
-        for key, value in sorted(values.items()):
-            pairs = ",".join(f'{label}="{part}"' for label, part in zip(labels, key, strict=True))
-            lines.append(f"{name}{{{pairs}}} {value}")
-    return "\n".join([*lines, ""])
+    )
+    return [
+        Gauge(name, help_text, {tuple(zip(labels, key, strict=True)): value for key, value in values.items()})
+        for name, help_text, labels, values in told
+    ]
 
 
 def write(path: Path, found: Tally) -> None:
     """Write *found* where node-exporter looks, whole or not at all. Raises OSError."""
-    atomic_file.write_atomic(path, exposition(found), 0o644)
+    exposition.write(path, gauges(found))
 
 
 def _send(lines: Sequence[str], host: str, port: int) -> None:

@@ -9,7 +9,7 @@ import re
 import sqlite3
 import subprocess
 
-from ansible_collections.pifleet.ops.plugins.plugin_utils import _stacks_program
+from ansible_collections.pifleet.ops.plugins.plugin_utils import _node_program
 
 from tests.support.fleet import ROOT, Run
 
@@ -62,7 +62,7 @@ def test_docker_and_systemd_see_what_was_claimed(stacks: Stacks) -> None:
         "active",
     ]
     program = stacks.sh("sha256sum /usr/local/lib/pifleet/pifleet-stacks.pyz").split()[0]
-    assert program == hashlib.sha256(_stacks_program.build()).hexdigest()
+    assert program == hashlib.sha256(_node_program.stacks()).hexdigest()
     assert stacks.sh("stat -c %a /etc/pifleet/stacks.json /var/lib/pifleet/desired-state/stacks/web/compose.yaml").split() == ["600", "644"]
     assert stacks.sh("systemd-analyze verify /etc/systemd/system/pifleet-stacks.* 2>&1 | grep pifleet || true") == ""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.hub.metrics import registry_of
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.text import seconds_of
@@ -58,7 +59,7 @@ def families(text: str) -> dict[str, set[tuple[str, tuple[tuple[str, str], ...],
 
 def test_the_file_for_prometheus_has_what_the_ledger_has_and_the_hub_shows(tmp_path: Path) -> None:
     world = World(tmp_path / "ledger.db")
-    assert set(families(metrics.exposition(world.fix_runs.tally()))) == {
+    assert set(families(exposition.text(metrics.gauges(world.fix_runs.tally())))) == {
         "pifleet_fix_runs", "pifleet_fix_run_steps", "pifleet_fix_run_step_seconds",
     }  # fmt: skip
     world.fail(world.step(world.analysed(), "patch"), "build")

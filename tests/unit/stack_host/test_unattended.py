@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import turn, unattended
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
-from ansible_collections.pifleet.ops.plugins.plugin_utils import _stacks_program
+from ansible_collections.pifleet.ops.plugins.plugin_utils import _node_program
 
 from .conftest import Repository
 
-MODULE_UTILS = Path(_stacks_program.__file__).parents[1] / "module_utils"
+MODULE_UTILS = Path(_node_program.__file__).parents[1] / "module_utils"
 
 
 def test_the_same_sources_are_the_same_bytes(tmp_path: Path) -> None:
@@ -29,8 +29,8 @@ def test_the_same_sources_are_the_same_bytes(tmp_path: Path) -> None:
         for path in sorted((MODULE_UTILS / core).glob("*.py"), reverse=True):
             (copy / core / path.name).write_bytes(path.read_bytes())
             os.utime(copy / core / path.name, (1, 1))
-    assert _stacks_program.build(copy) == _stacks_program.build()
-    with zipfile.ZipFile(BytesIO(_stacks_program.build())) as archive:
+    assert _node_program.stacks(copy) == _node_program.stacks()
+    with zipfile.ZipFile(BytesIO(_node_program.stacks())) as archive:
         assert archive.namelist() == sorted(archive.namelist())
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert not any("/_k3s/" in name or "/modules/" in name for name in archive.namelist())
@@ -38,7 +38,7 @@ def test_the_same_sources_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_it_runs_with_nothing_but_python(tmp_path: Path) -> None:
     program = tmp_path / "program.pyz"
-    program.write_bytes(_stacks_program.build())
+    program.write_bytes(_node_program.stacks())
     done = subprocess.run([sys.executable, "-I", program, "/nonexistent"], cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stderr == ""
     said = json.loads(done.stdout)
