@@ -39,6 +39,8 @@ class Postgres:
         arguments = {
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "pifleet",
+            # of a database in SQL_ASCII the driver would give bytes: https://www.psycopg.org/psycopg3/docs/basic/adapt.html#strings-adaptation
+            "client_encoding": "utf8",
             # the server's own settings may be weaker; https://www.postgresql.org/docs/current/runtime-config-wal.html
             "options": f"-c synchronous_commit=on -c lock_timeout={store.BUSY_SECONDS:.0f}s -c timezone=UTC",
         }

@@ -37,6 +37,14 @@ def test_settings_that_durability_rests_on(ledger: Ledger) -> None:
         assert db.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
 
 
+def test_database_without_an_encoding(server: Server, folder: Path, header: Header, someone: Someone) -> None:
+    """As `initdb --no-locale` makes them: the driver would give bytes for text."""
+    server.execute("CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    runs = Runs(Store(server.url("plain"), folder), gone=lambda _process: False)
+    runs.open(header, someone(1), ["nœud"])
+    assert [run.hosts for run in runs.all()] == [{"nœud": None}]
+
+
 def test_many_that_create_it_at_once(server: Server, folder: Path) -> None:
     url, failures = server.fresh(), list[BaseException]()
 
