@@ -20,7 +20,8 @@ APPENDING = {"append_event", "append_sealed", "add_body"}
 TABLES = {"events", "bodies", "chains"}
 #: playbooks that write a report, look by a role, send what is there, or install a service of the controller: no record of their own
 RECORDLESS = {"evidence.yml", "hub.yml", "stacks_status.yml", "sync.yml"}
-LOOKS = re.compile(r"\.(fail|assert|debug|set_fact|meta|pause|fleet_validate|evidence_verify|secrets_check|\w+_info)$")
+#: a report of the ledger says how its run ended, and so comes after the end
+LOOKS = re.compile(r"\.(evidence_report|fail|assert|debug|set_fact|meta|pause|fleet_validate|evidence_verify|secrets_check|\w+_info)$")
 OPEN, CLOSE = "parts/open_record.yml", "parts/close_record.yml"
 
 
