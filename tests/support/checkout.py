@@ -7,11 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from tests.support.fleet import ROOT, Fleet
+from tests.support.fleet import ROOT, Fleet, descendants
 
 _LIMIT = 1200  # seconds, after which a command hangs
 
@@ -51,6 +51,16 @@ class Checkout:
 
     def shell(self, line: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Execute a line as a person does who stands in the checkout, and return its exit code and what it says."""
+        process = self.start(line, env)
+        try:
+            output, _none = process.communicate(timeout=_LIMIT)
+        except BaseException:
+            kill(process)
+            raise
+        return process.returncode, output
+
+    def start(self, line: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Begin to execute such a line."""
         # on a page, `python -m lab` is about the lab that `make site` starts; here, about the fleet of these tests
         line = line.replace("python -m lab exec ", f"python -m lab exec -i {self.inventory} ")
         settings = {
@@ -61,9 +71,8 @@ class Checkout:
             "ANSIBLE_NOCOLOR": "1",
             "NO_COLOR": "1",
             "COLUMNS": "400",
-            "PYTHON": sys.executable,
         }
-        process = subprocess.Popen(
+        return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", line],
             cwd=self.folder,
             env={**os.environ, **settings, **(env or {})},
@@ -73,9 +82,11 @@ class Checkout:
             text=True,
             start_new_session=True,
         )
-        try:
-            output, _none = process.communicate(timeout=_LIMIT)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a line and all that it started at once, as a lost laptop does."""
+    for pid in [process.pid, *descendants(process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait(60)

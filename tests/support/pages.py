@@ -29,6 +29,8 @@ from lab import cli as lab_cli
 ROOT = Path(__file__).resolve().parents[2]
 _HUB = "ansible_collections.pifleet.ops.hub"
 PROGRAMS = ("ansible-playbook", "ansible", "make", "scripts/collect-diff.sh", "python -m lab", f"python -m {_HUB}")
+#: what a page says without meaning a command of its own: any playbook
+_ANY = ("playbooks/NAME.yml", "pifleet.ops.NAME")
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
 _FENCE = re.compile(r"^```(\w*)\s*$")
 #: what a reader fills in: words in capitals, which stand in no shell variable
@@ -67,7 +69,7 @@ def _commands(lines: list[str]) -> Iterator[Command]:
                 yield Command(text, number, reason)
         elif language is None:
             for code in re.findall(r"`([^`]+)`", line):
-                if code.startswith(tuple(f"{program} " for program in PROGRAMS)):
+                if code.startswith(tuple(f"{program} " for program in PROGRAMS)) and not any(word in code for word in _ANY):
                     yield Command(code, number, _reason(line))
 
 

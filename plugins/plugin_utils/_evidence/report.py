@@ -24,6 +24,8 @@ COLOURS: Mapping[str, str] = {
 _WIDTH, _LEFT, _ROW = 1000, 190, 18
 #: bars of a plot; of more runs the newest are drawn
 _BARS = 120
+#: what the top of a transcript may leave out
+_UNSAID = dict.fromkeys(("command", "began", "ended", "took", "exit_code"), "")
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2rem auto;padding:0 1rem;color:#1c2330}"
     "table{border-collapse:collapse;width:100%;margin:.5rem 0 1.5rem}th,td{text-align:left;padding:.25rem .6rem;"
@@ -71,7 +73,7 @@ def for_template(review: Review, contents: Mapping[str, str]) -> dict[str, Any]:
         "review": review,
         "runs": [{**run, "took": _duration(run), **_sums(run)} for run in runs],
         "artifacts": left,
-        "phases": [{**artifact, **heads[artifact["sha256"]]} for artifact in left if heads.get(artifact["sha256"], {}).get("phase")],
+        "phases": [{**_UNSAID, **artifact, **heads[a]} for artifact in left if heads.get(a := artifact["sha256"], {}).get("phase")],
         "rebuilds": [json.loads(contents[a["sha256"]]) for a in rebuilds if a["sha256"] in contents],
     }
 

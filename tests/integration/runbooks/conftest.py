@@ -49,11 +49,13 @@ def checkout(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Checkout
 
 @pytest.fixture
 def tell(checkout: Checkout) -> Callable[..., Story]:
-    """Begin the story of a page."""
+    """Begin the story of a page. *changed*: a text on it, and what somebody made of that."""
 
-    def begin(page: str, env: Mapping[str, str] | None = None, **words: str) -> Story:
+    def begin(page: str, env: Mapping[str, str] | None = None, changed: tuple[str, str] = ("", ""), **words: str) -> Story:
+        text = (checkout.folder / page).read_text()
+        assert changed[0] in text
         place = str(checkout.inventory)
         known = {"NODE": NODE, "INVENTORY": place, "inventory/my-fleet": place}
-        return Story((checkout.folder / page).read_text(), partial(checkout.shell, env=env), **{**known, **words})
+        return Story(text.replace(*changed), partial(checkout.shell, env=env), **{**known, **words})
 
     return begin

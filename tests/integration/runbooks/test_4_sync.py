@@ -109,6 +109,22 @@ def test_sync(tell: Callable[..., Story], checkout: Checkout, hub: Hub, ram: Pat
     checkout.commit("No hub")
 
 
+@pytest.mark.parametrize(
+    ("page", "part", "right", "wrong"),
+    [
+        ("sync.md", "mode=s", "-e mode=status", "-e mode=state"),
+        ("evidence.md", "playbooks/e", "evidence_verify.yml", "evidence_check.yml"),
+        ("hardware.md", "-m ", "ansible.builtin.ping", "ansible.builtin.pong"),
+        ("drill.md", "--check", "-e node=NODE", "-e host=NODE"),
+    ],
+)
+def test_a_command_that_was_changed_to_a_wrong_one_fails(tell: Callable[..., Story], page: str, part: str, right: str, wrong: str) -> None:
+    """The playbook is another, the value of a variable, the module, the variable itself."""
+    story = tell(f"docs/runbooks/{page}", changed=(right, wrong))
+    with pytest.raises(AssertionError, match=f"{wrong}.*\nexit code [1-9]".replace("NODE", "[a-z0-9.-]+")):
+        story.run(part)
+
+
 @pytest.mark.full
 def test_secrets(tell: Callable[..., Story], checkout: Checkout, hub: Hub, ram: Path, fleet: Fleet) -> None:
     keys = Keys(ram / "me")

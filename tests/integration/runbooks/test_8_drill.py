@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 
+import pytest
+
 from tests.integration.runbooks.conftest import NODE
-from tests.support.checkout import Checkout
+from tests.support.checkout import Checkout, kill
 from tests.support.fleet import Fleet
 from tests.support.pages import Story
 
@@ -29,6 +32,31 @@ def test_it_refuses_to_wipe_what_was_not_confirmed(checkout: Checkout, fleet: Fl
         assert code != 0
         assert says in " ".join(output.split())
     assert fleet.nodes()[NODE]["metadata"]["uid"] == before
+
+
+def noted(checkout: Checkout) -> set[str]:
+    """The names of what the runs left, past the code that writes it."""
+    with closing(sqlite3.connect(f"file:{checkout.folder}/.pifleet/ledger.db?mode=ro", uri=True, timeout=60)) as db:
+        return {name for (name,) in db.execute("SELECT name FROM artifacts JOIN runs ON runs.id = run_id WHERE status = 'running'")}
+
+
+@pytest.mark.full
+def test_a_drill_that_was_killed_begins_again_with_the_node_that_it_wiped(checkout: Checkout, fleet: Fleet) -> None:
+    line = f"{BOOK} -e node={NODE} -e confirm={NODE}"
+    process = checkout.start(line)
+    while "drill-wipe.txt" not in noted(checkout):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.2)
+    kill(process)
+    code, output = checkout.shell(line)
+    assert code == 0, output[-6000:]
+    assert fleet.ready() == set(fleet.hosts)
+    with closing(sqlite3.connect(f"file:{checkout.folder}/.pifleet/ledger.db?mode=ro", uri=True)) as db:
+        (last,) = db.execute("SELECT id FROM runs WHERE playbook LIKE '%drill.yml' ORDER BY id DESC LIMIT 1").fetchone()
+        names = [name for (name,) in db.execute("SELECT name FROM artifacts WHERE run_id = ? ORDER BY number", (last,))]
+        rebuilds = db.execute("SELECT count(*) FROM rebuilds WHERE host = ? AND status = 'succeeded'", (NODE,)).fetchone()[0]
+    assert names[0] == "drill-recover.txt"
+    assert rebuilds >= 2
 
 
 def test_drill(tell: Callable[..., Story], checkout: Checkout, fleet: Fleet) -> None:

@@ -121,7 +121,11 @@ REBUILD = {
 def with_a_drill(review: Review) -> tuple[Review, dict[str, str]]:
     """The ledger's runs, of which the oldest left what a drill leaves."""
     rebuild = json.dumps({**REBUILD, "started_at": "then", "ended_at": "now"})
-    kept = [("drill-rebuild.txt", "text/plain", TRANSCRIPT, "1" * 64), ("rebuild-pi-3.json", "application/json", rebuild, "2" * 64)]
+    kept = [
+        ("drill-wipe.txt", "text/plain", "phase: wipe\nnode: pi-3\n", "3" * 64),
+        ("drill-rebuild.txt", "text/plain", TRANSCRIPT, "1" * 64),
+    ]
+    kept += [("rebuild-pi-3.json", "application/json", rebuild, "2" * 64)]
     left = [{"name": name, "media_type": kind, "size": len(text), "sha256": sha256, "created_at": ""} for name, kind, text, sha256 in kept]
     oldest = {**review.runs[-1], "artifacts": left}
     return replace(review, runs=(*review.runs[:-1], oldest)), {sha256: text for _name, _kind, text, sha256 in kept}
@@ -130,7 +134,8 @@ def with_a_drill(review: Review) -> tuple[Review, dict[str, str]]:
 def test_a_template_gets_what_runs_left(review: Review) -> None:
     given = report.for_template(*with_a_drill(review))
     assert [run["run_id"] for run in given["runs"]] == [run["run_id"] for run in reversed(review.runs)]
-    (phase,) = given["phases"]
+    wipe, phase = given["phases"]
+    assert (wipe["phase"], wipe["exit_code"]) == ("wipe", "")
     assert (phase["phase"], phase["exit_code"], phase["sha256"]) == ("rebuild", "0", "1" * 64)
     assert [rebuild["node"] for rebuild in given["rebuilds"]] == ["pi-3"]
 
