@@ -130,18 +130,25 @@ class QueueOffice:
             assert self.processes["hub"].poll() is None, self.logs()
             return {"workers": -1}
 
-    def ask(self, role: Role, method: str, path: str, **content: Any) -> Any:
-        """Ask the hub, as somebody who has *role*."""
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, role: Role) -> str:
+        """Of somebody who has *role*."""
         if role not in self._tokens:
             login = {"operator": "alice", "approver": "bob"}.get(role, "vera")
             self._tokens[role] = ApiTokens(self.store).add(role, role, login, timedelta(days=1))
-        answer = httpx.request(
-            method,
-            f"http://127.0.0.1:{self.port}{path}",
-            headers={"Authorization": f"Bearer {self._tokens[role]}"},
-            json=content or None,
-            timeout=60,
-        )
+        return self._tokens[role]
+
+    def answer(self, role: Role, method: str, path: str, **content: Any) -> httpx.Response:
+        """What the hub answers to somebody who has *role*."""
+        headers = {"Authorization": f"Bearer {self.token(role)}"}
+        return httpx.request(method, f"{self.url}{path}", headers=headers, json=content or None, timeout=60)
+
+    def ask(self, role: Role, method: str, path: str, **content: Any) -> Any:
+        """Ask the hub for what it has to give, as somebody who has *role*."""
+        answer = self.answer(role, method, path, **content)
         assert answer.is_success, answer.text
         return answer.json()
 

@@ -5,16 +5,13 @@ ledger, and two Celery workers with RabbitMQ and PostgreSQL."""
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
 
-from lab import workload
-from lab.console import Console
-from tests.integration.fix_runs.conftest import NODE, Shop, python_image
+from tests.integration.fix_runs.conftest import NODE, Shop, prepared
 from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
 from tests.support.fleet import Fleet
 from tests.support.postgres import Server
@@ -31,7 +28,7 @@ class Queued(Shop):
         super().__init__(fleet, root)
         if ledger_url:
             self.repository.write("evidence.yml", f"ledger_url: {ledger_url}\n")
-            self.repository.commit("Where the ledger is")
+            self.repository.commit()
 
     @property
     def fix_runs(self) -> FixRuns:
@@ -41,13 +38,7 @@ class Queued(Shop):
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     lab = Fleet(HERE / "lab-fix-queue")
-    lab.up()
-    lab.sh(NODE, "systemctl start docker")
-    archive = workload.archive("app", Console())
-    with archive.open("rb") as stream:
-        command = ["docker", "exec", "--interactive", f"pifleet-{lab.inventory.name}-{NODE}", "docker", "load", "--quiet"]
-        subprocess.run(command, stdin=stream, check=True, capture_output=True, timeout=120)
-    python_image(lab)
+    prepared(lab)
     yield lab
     lab.lab("down", "-i", str(lab.inventory))
 
