@@ -75,7 +75,8 @@ def look(settings: Settings, ports: Ports, *, check: bool, resolve: bool = True)
     try:
         seen = ports.engine.observe(sorted({image for case in here if case.stack for image in case.stack.images}), timeout=settings.timeout)
     except EngineDownError as error:
-        if not check or not resolve:
+        # whoever only wants to know misses nothing where no stack is, nor ever was
+        if not check or (not resolve and (here or records)):
             raise
         down = str(error)
         seen = Observation(tuple(container for record in records.values() for container in as_last_seen(record)))

@@ -472,6 +472,14 @@ def test_docker_down_is_one_clear_error(web):
     web.engine.failing["observe"] = "Cannot connect to the Docker daemon"
     with pytest.raises(PifleetError, match="Cannot connect"):
         web.reconcile()
+    with pytest.raises(PifleetError, match="Cannot connect"):
+        web.info()
+
+
+def test_docker_is_not_missed_where_no_stack_is(node):
+    """Such as a node of the lab that no stack names: Docker is there, and nothing ever started it."""
+    node.engine.failing["observe"] = "Cannot connect to the Docker daemon"
+    assert node.info() == {}
 
 
 # -- policies -----------------------------------------------------------------------------------------------------------------
