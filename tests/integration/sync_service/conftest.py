@@ -65,10 +65,14 @@ class Controller:
 
     def sync(self, *words: str) -> Played:
         """Run playbooks/sync.yml. *words*: such as ``mode=status``."""
+        return self.play("sync", *words)
+
+    def play(self, playbook: str, *words: str, hosts: str = "hosts.yml") -> Played:
+        """Run a playbook of the checkout. *words*: such as ``mode=status``; *hosts*: the inventory in the fleet's folder."""
         more = " ".join(f"-e {shlex.quote(word)}" for word in words if not word.startswith("--"))
         options = " ".join(word for word in words if word.startswith("--"))
-        hosts = self.folder / "hosts.yml"
-        return self.sh(f"ansible-playbook -i {hosts} --limit one -e fleet_root={self.folder} {more} {options} playbooks/sync.yml")
+        place = self.folder / hosts
+        return self.sh(f"ansible-playbook -i {place} --limit one -e fleet_root={self.folder} {more} {options} playbooks/{playbook}.yml")
 
     def json(self) -> dict[str, Any]:
         """The status as a program reads it."""
