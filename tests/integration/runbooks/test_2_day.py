@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 
 from tests.integration.runbooks.conftest import NODE
 from tests.support.checkout import Checkout
@@ -13,23 +14,28 @@ from tests.support.fleet import Fleet
 from tests.support.pages import Story
 
 
+def shown(output: str) -> dict[str, Any]:
+    """The status of the stacks by node, from the JSON among Ansible's own lines."""
+    text = output[output.index("{", output.index("Show the stacks")) : output.rindex("PLAY RECAP")]
+    found, _end = json.JSONDecoder().raw_decode("\n".join(line.strip() for line in text.splitlines()))
+    return dict(found)
+
+
 def test_stacks(tell: Callable[..., Story], fleet: Fleet, checkout: Checkout) -> None:
     compose = checkout.folder / "lab/stacks/hello/compose.yaml"
     with tell("docs/runbooks/stacks.md", NAME="hello") as page:
-        assert "in_sync" in page.run("playbooks/stacks_status.yml")
-        lines = [line for line in page.run("output=json").splitlines() if line.startswith("{")]
-        assert NODE in json.loads(lines[-1])["hosts"]
+        assert re.search(rf"{NODE} +hello +synced", page.run("playbooks/stacks_status.yml"))
+        assert shown(page.run("output=json"))[NODE]["stacks"][0]["name"] == "hello"
         # a change whose plan has to be acknowledged
         compose.write_text(compose.read_text().replace("x-pifleet:\n", "x-pifleet:\n  policy: acknowledge\n").replace("64m", "96m"))
         checkout.commit("More memory")
         page.run("--check --diff")
         page.run("playbooks/stacks.yml")
         status = checkout.shell("ansible-playbook playbooks/stacks_status.yml -e output=json")[1]
-        (digest,) = set(re.findall(r'"plan_digest": ?"([0-9a-f]{64})"', status))
-        page.run("playbooks/acknowledge.yml", DIGEST=digest)
-        memory = fleet.sh(
-            NODE, "docker inspect -f '{{.HostConfig.Memory}}' $(docker ps -q --filter label=com.docker.compose.project=hello)"
-        )
+        (stack,) = shown(status)[NODE]["stacks"]
+        assert stack["awaiting_acknowledgement"]
+        page.run("playbooks/acknowledge.yml", DIGEST=stack["plan_digest"])
+        memory = fleet.sh(NODE, "docker inspect -f '{{.HostConfig.Memory}}' $(docker ps -q --filter name=hello)")
         assert int(memory) == 96 * 1024**2
 
 

@@ -59,6 +59,7 @@ def test_a_drill_that_was_killed_begins_again_with_the_node_that_it_wiped(checko
     assert rebuilds >= 2
 
 
+@pytest.mark.full
 def test_drill(tell: Callable[..., Story], checkout: Checkout, fleet: Fleet) -> None:
     report = checkout.folder / "docs/governance/reviews/end-to-end-validation.md"
     report.unlink(missing_ok=True)

@@ -73,6 +73,7 @@ def test_reset(tell: Callable[..., Story], checkout: Checkout, fleet: Fleet) -> 
     assert checkout.shell("ansible-playbook site.yml")[0] == 0
 
 
+@pytest.mark.full
 def test_readme(tell: Callable[..., Story], fleet: Fleet) -> None:
     kubectl = next((paths.cache() / "components").glob(f"*/{OLD}/kubectl")).parent
     with tell("README.md", env={"PATH": f"{kubectl}:{Path(fleet.inventory).parents[3] / '.venv/bin'}:{os.environ['PATH']}"}) as page:
