@@ -44,7 +44,7 @@ class Rotations:
             run_id = open_run_of(db, process)
             if run_id is None:
                 raise PifleetError("No run is open in the ledger.", "Use playbooks/rotate_secrets.yml, which opens its record first.")
-            if not any(told["rotation"] == data["rotation"] for _at, told in _told(db, kind)):
+            if not any(seen["rotation"] == data["rotation"] for _at, seen in told(db, kind)):
                 append_event(db, kind, data, run_id=run_id, now=self._now)
 
 
@@ -52,17 +52,17 @@ def due(store: Store, kinds: Iterable[str], now: Callable[[], datetime] = utc_no
     """Return for each of *kinds* when it was rotated last. Where there is no ledger yet, nothing ever was."""
     try:
         with store.read() as db:
-            told = {str(data["what"]): at for at, data in _told(db, ROTATED)}
+            last = {str(data["what"]): at for at, data in told(db, ROTATED)}
     except LedgerError:
-        told = {}
-    return tuple(Due(what, told.get(what), _overdue(told.get(what), now())) for what in kinds)
+        last = {}
+    return tuple(Due(what, last.get(what), _overdue(last.get(what), now())) for what in kinds)
 
 
 def _overdue(at: str | None, now: datetime) -> bool:
     return at is None or now - datetime.fromisoformat(at.replace("Z", "+00:00")) > PERIOD
 
 
-def _told(db: Connection, kind: str) -> list[tuple[str, dict[str, Any]]]:
+def told(db: Connection, kind: str) -> list[tuple[str, dict[str, Any]]]:
     """Return (time, data) of the events of *kind* of this ledger's own chain, oldest first."""
     wanted = select(events.c.at, events.c.content).join(chains).where(chains.c.own, events.c.kind == kind).order_by(events.c.seq)
     return [(row.at, json.loads(row.content)["data"]) for row in db.execute(wanted)]

@@ -78,6 +78,14 @@ def rotations(fleet: SyncFleet) -> None:
     assert (event["kind"], event["data"]["what"]) == ("secrets.rotated", "k3s_token")
 
 
+def alert_tests(fleet: SyncFleet) -> None:
+    """A test that fails is evidence too: nobody listens there. tests/integration/observability has those that pass."""
+    task = {"pifleet.ops.alert_test": {"address": "http://127.0.0.1:9"}}
+    assert fleet.controller.play(play(task), "--limit", "one").rc != 0
+    (event,) = Queries(fleet.store).events(Wanted(kind="alert")).items
+    assert (event["kind"], event["data"]["severity"], event["data"]["fired_at"]) == ("alert.tested", "critical", "")
+
+
 def over_http(fleet: SyncFleet) -> None:
     """What the hub writes is of no run; the next one queues it. A fix run that cannot be begun, and an acknowledgement."""
     world = HubFleet(fleet.folder)
@@ -143,6 +151,7 @@ PRODUCERS: dict[str, tuple[Callable[[SyncFleet], None], ...]] = {
     "plugins/action/release.py": (releases,),
     "plugins/action/fix_run.py": (fix_runs,),
     "plugins/action/secrets_rotate.py": (rotations,),
+    "plugins/action/alert_test.py": (alert_tests,),
     "hub/office.py": (over_http,),
     "hub/queue.py": (queue,),
     # within the first

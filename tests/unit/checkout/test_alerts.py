@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.pifleet.ops.plugins.module_utils._observability import alert_test
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts/kube-prometheus-stack"
@@ -56,8 +57,9 @@ def test_rule_is_routed_and_links_its_runbook(rule: dict[str, Any]) -> None:
 
 
 def test_every_section_of_the_runbook_is_of_an_alert() -> None:
+    """Other headings are of several words."""
     text = (ROOT / "docs/runbooks/observability.md").read_text()
-    assert anchors(text) <= {rule["alert"].lower() for rule in rules()}
+    assert anchors(text) == {rule["alert"].lower() for rule in rules()} | {alert_test.NAME.lower()}
 
 
 def test_receivers_and_routes_name_each_other() -> None:
