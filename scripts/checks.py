@@ -41,7 +41,7 @@ OWN_FLEETS = {
     "sync_service",
 }
 # folders that are too long for CI: part of `make test-full`
-ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "queue"}
+ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "observability", "queue"}
 # folders of tests that run anywhere
 NO_LAB = {"controller", "hub_page", "ledger", "queue", "secrets", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running

@@ -14,7 +14,7 @@ from ansible_collections.pifleet.ops.plugins.modules.alert_test import ARGUMENTS
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _alert_test
 
 if not MISSING:
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.alert_tests import AlertTests
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.alert_tests import AlertTests, due
 
 #: what only this action may fill in
 _OWN = ("ways", "test_id")
@@ -34,10 +34,10 @@ class ActionModule(LedgerAction):
         tests = AlertTests(self._store)
         ways = _alert_test.ways_of(params["config"])
         if params["state"] == "due" or self._task.check_mode:
-            due = tests.due()
+            known = due(self._store)
             would = [f"Would fire an alert of severity {params['severity']} and resolve it; nothing was sent."]
-            lines = [*(would if params["state"] == "tested" else []), *map(_alert_test.line, due)]
-            return {"due": [asdict(one) for one in due], "lines": lines}
+            lines = [*(would if params["state"] == "tested" else []), *map(_alert_test.line, known)]
+            return {"due": [asdict(one) for one in known], "lines": lines}
         return self._test(params, tests, ways)
 
     def _test(self, params: dict[str, Any], tests: AlertTests, ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -50,8 +50,8 @@ class ActionModule(LedgerAction):
         where = str(self._task.delegate_to or self.task_vars["inventory_hostname"])
         report = _alert_test.to_markdown(found, where)
         tests.record(self._process, {**found, "host": where}, report.encode())
-        due = [asdict(one) for one in tests.due()]
-        result = {"test": found, "report": report, "due": due, "lines": _alert_test.told(found)}
+        known = [asdict(one) for one in due(self._store)]
+        result = {"test": found, "report": report, "due": known, "lines": _alert_test.told(found)}
         if found["error"]:
             result.update(failed=True, msg=f"The test of {params['severity']} alerts failed. {found['error']}")
         return result

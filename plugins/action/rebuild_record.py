@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ansible.utils.display import Display
 from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -19,7 +20,10 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils import _rebuild_report
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned
 
 if not MISSING:
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity, textfile
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.rebuilds import Rebuilds, Subject
+
+display = Display()
 
 #: what is returned where nothing is written
 NOTHING: Mapping[str, Mapping[str, Any]] = {
@@ -59,7 +63,11 @@ class ActionModule(LedgerAction):
         self._clean = partial(cleaned, secrets=secrets)
         self._detail = self._clean(params["detail"] or {})
         does = {"started": self._start, "step": self._step, "noted": self._note, "finished": self._finish, "abandoned": self._abandon}
-        return {"changed": False, "ledger": str(path), **does[state](params)}
+        result = does[state](params)
+        # what takes too long is told while it does
+        if why := textfile.publish(identity.load(self._root), self._store):
+            display.warning(why)
+        return {"changed": False, "ledger": str(path), **result}
 
     def _check(self, params: dict[str, Any]) -> None:
         budget = params["budget_minutes"]

@@ -23,7 +23,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import recor
 # SQLAlchemy takes most of the time of a record. ansible-playbook itself imports this file, before it forks a process for each task:
 # imported here it is paid for once a run, and not once a task.
 try:
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import anchor, attestation, gate, identity, stack_events
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import anchor, attestation, gate, identity, stack_events, textfile
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned, scrubbed
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.verify import Anchor
@@ -203,6 +203,8 @@ class ActionModule(LedgerAction):
         self._refuse(problem)
         head = self._anchor(statement or {}, params)
         self._queue()
+        if why := textfile.publish(identity.load(self._root), self._store):
+            display.warning(why)
         return {"run_id": run_id, "status": status, "hosts": outcomes, "head": head}
 
     def _queue(self) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force, places, refresh, turn
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import figures, in_force, places, refresh, turn
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.git import Access, RemoteRepository
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks.model import Report
 
 VERSION = 1
 
@@ -29,18 +30,22 @@ def settings_text(source: Mapping[str, Any], reconcile: Mapping[str, Any] | None
 
 def main(arguments: Sequence[str], root: str = "/") -> int:
     """Refresh and reconcile once. Returns the exit code. *root*: folder of the desired state, another than ``/`` in tests."""
+    report = None
     try:
         settings = _load(arguments[0] if arguments else places.SETTINGS)
         where = places.RefreshPlaces.below(root)
-        refreshed = _refresh(where, settings)
-        reconciled = settings["reconcile"] is None or _reconcile(where, settings["reconcile"])
+        success = _refresh(where, settings)
+        if settings["reconcile"] is not None:
+            report = _reconcile(where, settings["reconcile"])
+            success = success and not report.failed
     except turn.SupersededError as newer:
         _say("superseded", reason=str(newer))
         return 0
     except (PifleetError, OSError) as error:
         _say("failed", reason=str(error))
-        return 1
-    return 0 if refreshed and reconciled else 1
+        success = False
+    figures.write(root, report.stacks if report else (), time.time(), success=success)
+    return 0 if success else 1
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def _refresh(where: places.RefreshPlaces, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _reconcile(where: places.RefreshPlaces, options: Mapping[str, Any]) -> bool:
+def _reconcile(where: places.RefreshPlaces, options: Mapping[str, Any]) -> Report:
     from ansible_collections.pifleet.ops.plugins.module_utils._stacks import local
     from ansible_collections.pifleet.ops.plugins.module_utils._stacks.options import settings as settings_of
     from ansible_collections.pifleet.ops.plugins.module_utils._stacks.reconcile import reconcile
@@ -90,7 +95,7 @@ def _reconcile(where: places.RefreshPlaces, options: Mapping[str, Any]) -> bool:
         report = reconcile(replace(settings_of(asked, unattended=True), tracked=tracked), local.ports(local.to_output))
     for warning in report.warnings:
         _say("warning", reason=warning)
-    return not report.failed
+    return report
 
 
 def _say(event: str, **fields: str) -> None:

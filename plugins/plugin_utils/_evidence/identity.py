@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
+from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file, exposition
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root
 
@@ -41,6 +41,7 @@ KEYS = frozenset(
         "legacy_ledger",
         "outbox_limit",
         "outbox_attempts",
+        "textfile",
     )
 )
 
@@ -101,6 +102,8 @@ class Settings:
     ledger_url: str | None = None
     #: where an earlier ledger's rows still wait, beside the ledger in use
     legacy_ledger: Path | None = None
+    #: file for node-exporter that gets figures of the ledger
+    textfile: Path | None = None
     limit: int = LIMIT
     attempts: int = ATTEMPTS
 
@@ -165,6 +168,7 @@ class _Reader:
             ca_file=self._file("ca_file"),
             ledger_url=self._text("ledger_url"),
             legacy_ledger=self._file("legacy_ledger"),
+            textfile=self._textfile(),
             limit=LIMIT if limit is None else limit,
             attempts=ATTEMPTS if attempts is None else attempts,
         )
@@ -204,6 +208,12 @@ class _Reader:
     def _file(self, key: str) -> Path | None:
         value = self._text(key)
         return None if value is None else self._root / Path(value).expanduser()
+
+    def _textfile(self) -> Path | None:
+        path = self._file("textfile")
+        if path is not None and path.suffix != exposition.SUFFIX:
+            raise self._wrong("textfile", f"is {path.name}", f"node-exporter reads files that end with {exposition.SUFFIX} alone.")
+        return path
 
     def _url(self, key: str) -> str | None:
         value = self._text(key)

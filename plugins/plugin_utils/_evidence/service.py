@@ -23,8 +23,9 @@ from pathlib import Path
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils import preflight
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity as identities
-from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import sync
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import sync, textfile
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.identity import Settings
+from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.outbox import backoff
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.owner import OwnerRecord, Ownership
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
@@ -59,6 +60,7 @@ class Service:
         self._now = now
         self._failures = 0
         self._said = ""
+        self._unwritten = ""
         self._ownership = Ownership(settings.sync_dir)
 
     def record(self, port: int) -> OwnerRecord:
@@ -92,7 +94,16 @@ class Service:
             self._ownership.release()
 
     def cycle(self) -> float:
-        """Queue and send once, and return the seconds until the next time. What goes wrong is said once, and tried again later."""
+        """Queue and send once, write the figures, and return the seconds until the next time."""
+        wait = self._cycle()
+        why = textfile.publish(self._settings, ledger_of(self._settings))
+        if why != self._unwritten:
+            self._unwritten = why
+            log.warning("%s", why or "figures are written again")
+        return wait
+
+    def _cycle(self) -> float:
+        """Queue and send once. What goes wrong is said once, and tried again later."""
         try:
             with self._connect(self._settings) as hub:
                 done = sync.deliver(self._settings, hub, self._foreground, stop=lambda: self._wait(0), now=self._now)

@@ -50,17 +50,19 @@ class AlertTests:
             body = add_body(db, REPORT, "text/markdown", report)
             append_event(db, TESTED, data, run_id=_run_of(db, process), bodies=(body,), now=self._now)
 
-    def due(self) -> tuple[Due, ...]:
-        """Return when each severity is due. Where there is no ledger yet, nothing was ever tested."""
-        try:
-            with self._store.read() as db:
-                passed = {str(data["severity"]): at for at, data in told(db, TESTED) if not data["error"]}
-        except LedgerError:
-            passed = {}
-        return tuple(Due(one, passed.get(one), self._overdue(passed.get(one))) for one in SEVERITIES)
 
-    def _overdue(self, at: str | None) -> bool:
-        return at is None or self._now() - datetime.fromisoformat(at.replace("Z", "+00:00")) > PERIOD
+def due(store: Store, now: Callable[[], datetime] = utc_now) -> tuple[Due, ...]:
+    """Return when each severity is due. Where there is no ledger yet, nothing was ever tested."""
+    try:
+        with store.read() as db:
+            passed = {str(data["severity"]): at for at, data in told(db, TESTED) if not data["error"]}
+    except LedgerError:
+        passed = {}
+    return tuple(Due(one, passed.get(one), _overdue(passed.get(one), now())) for one in SEVERITIES)
+
+
+def _overdue(at: str | None, now: datetime) -> bool:
+    return at is None or now - datetime.fromisoformat(at.replace("Z", "+00:00")) > PERIOD
 
 
 def _run_of(db: Connection, process: Process) -> str:

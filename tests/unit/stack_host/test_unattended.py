@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import turn, unattended
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
+from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import figures, turn, unattended
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+from ansible_collections.pifleet.ops.plugins.module_utils._stacks.model import Status
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _node_program
 
 from .conftest import Repository
@@ -111,3 +113,26 @@ def test_damaged_settings(tmp_path: Path, text: str, capsys: pytest.CaptureFixtu
     path.write_text(text)
     assert unattended.main([str(path)], root=str(tmp_path)) == 1
     assert "missing or damaged" in capsys.readouterr().out
+
+
+def test_figures_are_written_where_the_node_is_observed(
+    tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "node" / exposition.FOLDER.lstrip("/")
+    assert run(tmp_path, settings, capsys)[0] == 0
+    assert not folder.exists(), "nobody asks"
+    folder.mkdir(parents=True)
+    for url, success in ((settings["source"]["url"], 1), ("file:///nowhere", 0)):
+        run(tmp_path, {**settings, "source": {**settings["source"], "url": url}}, capsys)
+        assert f"\npifleet_stacks_success {success}.0\n" in (folder / figures.FILE).read_text()
+
+
+def test_a_stack_that_is_to_be_left_alone_is_no_figure() -> None:
+    stacks = [
+        Status("a", "a", "o", "failed"),
+        Status("b", "b", "o", "drifted", suspended=True),
+        Status("c", "c", "o", "missing", in_scope=False),
+        Status("d", "d", "o", "synced"),
+    ]
+    status = figures.gauges(stacks, 1.0, success=False)[0]
+    assert status.samples == {(("stack", "a"), ("status", "failed")): 1, (("stack", "d"), ("status", "synced")): 1}
