@@ -15,7 +15,14 @@ from lab import build, paths
 from lab.console import Console
 
 SOURCES = Path(__file__).with_name("go")
-PACKAGES = {"buildx": "github.com/docker/buildx/cmd/buildx", "sops": "github.com/getsops/sops/v3/cmd/sops", "workload": "."}
+PACKAGES = {
+    "buildx": "github.com/docker/buildx/cmd/buildx",
+    "helm": "helm.sh/helm/v4/cmd/helm",
+    "sops": "github.com/getsops/sops/v3/cmd/sops",
+    # takes what is pushed to Loki's API (docs/lab.md, "Logs")
+    "victoria-logs": "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs",
+    "workload": ".",
+}
 
 
 def key(name: str) -> str:
@@ -27,7 +34,7 @@ def key(name: str) -> str:
 
 
 def ensure(name: str, console: Console) -> Path:
-    """The static program *name*: ``buildx`` or ``sops`` (a minute the first time), or ``workload``, which the lab's images consist of."""
+    """The static program *name* of ``PACKAGES``: a minute or a few the first time. ``workload`` is what the lab's images consist of."""
     if name not in PACKAGES:
         raise PifleetError(f"The lab has no tool {name}.", f"It has {', '.join(sorted(PACKAGES))}.")
     target = paths.cache() / "tools" / f"{name}-{key(name)}"

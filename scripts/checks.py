@@ -32,6 +32,7 @@ OWN_FLEETS = {
     "fleets",
     "k3s_ops",
     "lab",
+    "logs",
     "observability",
     "operations",
     "releases",

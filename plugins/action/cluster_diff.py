@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Façade: compares the cluster with the manifests, through the module k3s_manifests on a server, and writes the bundle here."""
+"""Façade: compares the cluster with the manifests, through the module k3s_manifests on a server, and with the charts, through helm here."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from ansible.errors import AnsibleError
 from ansible_collections.pifleet.ops.plugins.lookup.k8s_manifests import objects_of
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s import manifests
 from ansible_collections.pifleet.ops.plugins.modules.cluster_diff import ARGUMENT_SPEC
-from ansible_collections.pifleet.ops.plugins.plugin_utils import _cluster_diff, _fleet_root
+from ansible_collections.pifleet.ops.plugins.plugin_utils import _cluster_diff, _fleet_root, _helm
 from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action import ControllerAction
 
 
@@ -26,36 +27,60 @@ class ActionModule(ControllerAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         root = _fleet_root.of_task(self._templar, self.task_vars)
-        objects, left_out = self._desired(root, params["directories"])
+        objects, left_out = self._desired(root, params["directories"], params["left_out"])
         asked = self._ask(objects, params["kubeconfig"])
         if asked.get("failed") or asked.get("unreachable"):
             return asked
+        charts = params["charts"]
+        states, diff = list(_cluster_diff.plain(asked["objects"])), asked["diff_text"]
+        for name in charts:
+            found_states, found_diff = self._release(root, name, params)
+            states += found_states
+            diff += found_diff
         found = _cluster_diff.Comparison(
             run_id=params["run_id"],
             revision=self._revision(root),
             server=str(self._task.delegate_to or self.task_vars["inventory_hostname"]),
             at=datetime.now(tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            objects=_cluster_diff.plain(asked["objects"]),
-            diff=asked["diff_text"],
-            left_out=(*left_out, *_cluster_diff.charts_left_out(root / "charts", shutil.which("helm"))),
+            objects=tuple(states),
+            diff=diff,
+            left_out=(*left_out, *_cluster_diff.charts_left_out(_helm.names_below(root / "charts"), charts)),
         )
         path = "" if self._task.check_mode else self._write(root, found)
         return {
             "changed": bool(path),
             "status": found.status,
             "exit_code": found.exit_code,
-            "objects": asked["objects"],
+            "objects": [{"ref": ref, "state": state} for ref, state in found.objects],
             "diff_text": found.diff,
             "summary": _cluster_diff.markdown(found),
             "left_out": list(found.left_out),
             "path": path,
         }
 
-    def _desired(self, root: Path, directories: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    def _release(self, root: Path, name: str, params: dict[str, Any]) -> tuple[Sequence[tuple[str, str]], str]:
+        """What an upgrade of the release *name* would change, and what somebody edited of it: (ref, state) of all, and the diff."""
+        release = _helm.read(root / "charts" / name)
+        helm = _helm.Helm(argv.run, params["helm_kubeconfig"], params["helm_context"])
+        with _helm.chart_of(helm, release, params["chart_dir"], _fleet_root.state_dir(root) / "charts", check=True) as chart:
+            found = _helm.look(helm, release, chart, params["kube_version"], expected=True)
+        states = dict(found.comparison.states)
+        same = [ref for ref, state in states.items() if state == _helm.UNCHANGED]
+        kept = _helm.kept_objects(found.manifest, release.namespace, same)
+        asked = (
+            self._ask(list(kept.values()), params["kubeconfig"], field_manager="pifleet-diff", marked=False) if kept else {"objects": []}
+        )
+        if asked.get("failed") or asked.get("unreachable"):
+            raise PifleetError(str(asked.get("msg", "The server does not answer.")))
+        live = dict(_cluster_diff.plain(asked["objects"]))
+        states.update({ref: live[manifests.ref(entry)] for ref, entry in kept.items() if manifests.ref(entry) in live})
+        return _cluster_diff.release_states(name, found.state, list(states.items())), found.comparison.diff + asked.get("diff_text", "")
+
+    def _desired(self, root: Path, directories: list[str], apart: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
         objects: list[dict[str, Any]] = []
         left_out: list[str] = []
         for directory in directories:
-            paths, said = _cluster_diff.manifests_below(root / directory)
+            paths, said = _cluster_diff.manifests_below(root / directory, [root / one for one in apart])
             left_out += said
             try:
                 objects += [one for path in paths for one in objects_of(path)]
@@ -65,11 +90,11 @@ class ActionModule(ControllerAction):
             raise PifleetError(f"There is no manifest below {', '.join(directories)} of {root}.", "Correct collect_diff_dirs.")
         return objects, left_out
 
-    def _ask(self, objects: list[dict[str, Any]], kubeconfig: str) -> dict[str, Any]:
+    def _ask(self, objects: list[dict[str, Any]], kubeconfig: str, **more: Any) -> dict[str, Any]:
         """What the module would change: in check mode it asks the API for a server-side diff, and does nothing more."""
         mode, self._task.check_mode = self._task.check_mode, True
         try:
-            args = {"objects": objects, "kubeconfig": kubeconfig, "api_expected": True, "joining": []}
+            args = {"objects": objects, "kubeconfig": kubeconfig, "api_expected": True, "joining": [], **more}
             found: dict[str, Any] = self._execute_module(
                 module_name="pifleet.ops.k3s_manifests", module_args=args, task_vars=self.task_vars
             )

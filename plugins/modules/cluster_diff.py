@@ -8,14 +8,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: cluster_diff
-short_description: Compare a cluster with the manifests of the fleet's folder
+short_description: Compare a cluster with the manifests and charts of the fleet's folder
 version_added: "0.1.0"
 author:
   - pifleet.ops contributors (@pifleet)
 description:
   - Asks the API what a server-side apply of all manifests below O(directories) would change, and changes nothing in the cluster.
   - Writes what differs, with a summary, into a folder of C(docs/governance/reviews) of the fleet's folder. Values of Secrets are masked.
-  - What was not compared is named, as encrypted manifests and charts.
+  - Compares each Helm release of O(charts) as M(pifleet.ops.helm_release) does, and asks the API whether somebody edited its objects.
+  - What was not compared is named, as encrypted manifests, and charts that are not among O(charts).
   - Its host is a server of the cluster. The playbook C(pifleet.ops.collect_diff) is the usual way to it.
 options:
   directories:
@@ -23,10 +24,36 @@ options:
     type: list
     elements: str
     default: [cluster]
+  left_out:
+    description: Folders below O(directories), seen from the fleet's folder, that are named and not compared.
+    type: list
+    elements: str
+    default: []
   kubeconfig:
     description: The kubeconfig on the host.
     type: path
     default: /etc/rancher/k3s/k3s.yaml
+  charts:
+    description: Helm releases, each a folder below C(charts) of the fleet's folder.
+    type: list
+    elements: str
+    default: []
+  helm_kubeconfig:
+    description: The kubeconfig on the controller, for C(helm).
+    type: path
+    default: ~/.kube/config
+  helm_context:
+    description: Its context. Default is the current one.
+    type: str
+    default: ""
+  chart_dir:
+    description: As in M(pifleet.ops.helm_release).
+    type: path
+    default: ""
+  kube_version:
+    description: As in M(pifleet.ops.helm_release).
+    type: str
+    default: ""
   run_id:
     description: The run that the bundle belongs to.
     type: str
@@ -40,6 +67,7 @@ attributes:
     support: none
 seealso:
   - module: pifleet.ops.k3s_manifests
+  - module: pifleet.ops.helm_release
 """
 
 EXAMPLES = r"""
@@ -60,7 +88,9 @@ exit_code:
   type: int
   returned: success
 objects:
-  description: Every object with its state, as M(pifleet.ops.k3s_manifests) returns it.
+  description:
+    - Every object with its state, as M(pifleet.ops.k3s_manifests) and M(pifleet.ops.helm_release) return it. RV(ignore:ref) of a release
+      begins with C(Helm/).
   type: list
   elements: dict
   returned: success
@@ -87,7 +117,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC = {
     "directories": {"type": "list", "elements": "str", "default": ["cluster"]},
+    "left_out": {"type": "list", "elements": "str", "default": []},
     "kubeconfig": {"type": "path", "default": "/etc/rancher/k3s/k3s.yaml"},
+    "charts": {"type": "list", "elements": "str", "default": []},
+    "helm_kubeconfig": {"type": "path", "default": "~/.kube/config"},
+    "helm_context": {"type": "str", "default": ""},
+    "chart_dir": {"type": "path", "default": ""},
+    "kube_version": {"type": "str", "default": ""},
     "run_id": {"type": "str", "required": True},
 }
 

@@ -29,6 +29,12 @@ options:
     description: Name under which the API records who set a field.
     type: str
     default: pifleet
+  marked:
+    description:
+      - Whether each object gets the annotation C(pifleet.ops/desired). With V(false) whatever differs is V(drifted), which is
+        for a look at objects that somebody else applies, as Helm does.
+    type: bool
+    default: true
   api_expected:
     description:
       - Whether an API has to answer. With V(false), where none does every object is predicted as V(created).
@@ -144,7 +150,7 @@ def carry_out(api, objects, params, check_mode):
 
 
 def run(params, check_mode):
-    objects = manifests.prepare(params["objects"])
+    objects = manifests.prepare(params["objects"], marked=params["marked"])
     with Kubectl(argv.run, params["kubeconfig"], params["kubectl"]) as kubectl:
         reachable, found = carry_out(KubectlApi(kubectl, params["field_manager"]), objects, params, check_mode)
     return {
@@ -165,6 +171,7 @@ def main():
             "objects": {"type": "list", "elements": "raw", "required": True},
             "field_manager": {"type": "str", "default": FIELD_MANAGER},
             **OPTIONS,
+            "marked": {"type": "bool", "default": True},
             "api_expected": {"type": "bool"},
             "joining": {"type": "list", "elements": "str"},
             "replaced": {"type": "list", "elements": "str", "default": []},

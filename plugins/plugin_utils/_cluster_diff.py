@@ -18,6 +18,7 @@ MEANING: Mapping[str, str] = {
     "configured": "has another desired state than the one that was applied last",
     "drifted": "was edited in the cluster",
     "absent": "is a node that is not in the cluster",
+    "removed": "is in the cluster, and not in the chart any more",
 }
 
 
@@ -85,23 +86,31 @@ def markdown(found: Comparison) -> str:
     return "\n".join(lines + (ending if found.differing else [])) + "\n"
 
 
-def manifests_below(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return the manifests below *folder*, by path, and what is left out there. Raises PifleetError where it is no folder."""
+def manifests_below(folder: Path, leave_out: Sequence[Path] = ()) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return the manifests below *folder*, by path, and what is left out there: what is encrypted, and the folders *leave_out*.
+
+    Raises PifleetError where it is no folder.
+    """
     if not folder.is_dir():
         raise PifleetError(f"{folder} is no folder of manifests.", "Correct collect_diff_dirs.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
+    apart = [other for other in leave_out if any(other in path.parents for path in paths)]
+    paths = [path for path in paths if not set(apart).intersection(path.parents)]
     secret = [path for path in paths if ".sops." in path.name]
     said = [f"{path.relative_to(folder.parent)}, which is encrypted" for path in secret]
+    said += [f"{path.relative_to(folder.parent)}, which this fleet does not ask for" for path in apart]
     return tuple(path for path in paths if path not in secret), tuple(said)
 
 
-def charts_left_out(folder: Path, helm: str | None) -> tuple[str, ...]:
-    """Return what is said of the charts below *folder*. *helm*: where the program is, None where the controller has none."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    if not names:
-        return ("charts: there are none",)
-    why = "`helm diff` is not part of this collection yet" if helm else "helm is not installed on the controller"
-    return (f"charts ({', '.join(names)}): {why}",)
+def charts_left_out(there: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    """Return what is said of the charts that are *there*, and are not among those *asked* for."""
+    names = sorted(set(there) - set(asked))
+    return (f"charts ({', '.join(names)}): this fleet does not ask for them (collect_diff_charts)",) if names else ()
+
+
+def release_states(name: str, state: str, objects: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return (ref, state) of the Helm release *name* and of its objects."""
+    return ((f"Helm/{name}", state), *((f"Helm/{name}: {ref}", one) for ref, one in objects))
 
 
 def plain(objects: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:

@@ -136,8 +136,8 @@ def ref(manifest: Manifest) -> str:
     return "/".join(part for part in (manifest["kind"], meta.get("namespace", ""), meta["name"]) if part)
 
 
-def prepare(objects: Iterable[Any]) -> tuple[Manifest, ...]:
-    """Return *objects* checked, lists unfolded, in the order of applying, each with its digest.
+def prepare(objects: Iterable[Any], *, marked: bool = True) -> tuple[Manifest, ...]:
+    """Return *objects* checked, lists unfolded, in the order of applying, each with its digest where they are *marked*.
 
     Raises ManifestError for something that is no object, has no name, or is there twice.
     """
@@ -148,7 +148,7 @@ def prepare(objects: Iterable[Any]) -> tuple[Manifest, ...]:
         key = (entry["apiVersion"].partition("/")[0], entry["kind"], meta.get("namespace", ""), meta["name"])
         if key in found:
             raise ManifestError(f"{ref(entry)} is there twice.", "Keep one of the two manifests.")
-        found[key] = _with_digest(entry)
+        found[key] = _with_digest(entry) if marked else entry
     return tuple(sorted(found.values(), key=_place))
 
 
@@ -209,6 +209,10 @@ def with_live_taints(manifest: Manifest, live: Manifest) -> Manifest:
     annotations = {TAINTS: "", **meta["annotations"]}
     spec = {**(manifest.get("spec") or {}), "taints": [*ours, *foreign]}
     return {**manifest, "metadata": {**meta, "annotations": annotations}, "spec": spec}
+
+
+def _annotations(manifest: Manifest) -> Mapping[str, str]:
+    return manifest["metadata"].get("annotations") or {}
 
 
 def _taints(node: Manifest) -> Sequence[Mapping[str, str]]:
@@ -289,7 +293,7 @@ def _item(manifest: Manifest, pair: _Pair | None, joining: frozenset[str]) -> It
         return predicted(manifest, joining)
     secret = manifest["kind"] == "Secret"
     before, after = presentable(pair.live, secret), presentable(pair.merged, secret)
-    digest, ours = _find(rf"    {re.escape(DESIRED)}: \"?(\S+?)\"?$", pair.live), manifest["metadata"]["annotations"][DESIRED]
+    digest, ours = _find(rf"    {re.escape(DESIRED)}: \"?(\S+?)\"?$", pair.live), _annotations(manifest).get(DESIRED, "")
     if list(_meaningful(pair.live)) == list(_meaningful(pair.merged)):
         return Item(ref(manifest), UNCHANGED, manifest)  # only its status moved between two looks
     state = DRIFTED if digest == ours else CONFIGURED
@@ -317,7 +321,7 @@ def rendered(manifest: Manifest) -> str:
         for key in ("data", "stringData"):
             if isinstance(shown.get(key), Mapping):
                 shown[key] = dict.fromkeys(shown[key], MASK)
-        shown["metadata"] = {**shown["metadata"], "annotations": dict.fromkeys(shown["metadata"]["annotations"], MASK)}
+        shown["metadata"] = {**shown["metadata"], "annotations": dict.fromkeys(_annotations(manifest), MASK)}
     return scrub(json.dumps(shown, indent=2, sort_keys=True, ensure_ascii=False)) + "\n"
 
 

@@ -41,7 +41,7 @@ def test_a_cluster_that_was_just_made_is_clean(fleet: Operations) -> None:
     assert found["status"] == "clean"
     assert {state for _ref, state in found["objects"]} == {"unchanged"}
     assert len(found["objects"]) >= 5
-    assert found["left_out"] == ["charts: there are none"]
+    assert found["left_out"] == ["cluster/base/observability, which this fleet does not ask for"]
     assert (
         found["revision"]
         == subprocess.run(["git", "-C", fleet.folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

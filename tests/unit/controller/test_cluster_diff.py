@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._cluster_diff import Comparison, charts_left_out, files, manifests_below
+from ansible_collections.pifleet.ops.plugins.plugin_utils._cluster_diff import (
+    Comparison,
+    charts_left_out,
+    files,
+    manifests_below,
+    release_states,
+)
 
 CLEAN = Comparison(
     "20260101T000000.000Z-abcd", "a" * 40, "pi-1", "2026-01-01T00:00:00Z", (("Namespace/a", "unchanged"),), "", ("charts: x",)
@@ -39,9 +45,17 @@ def test_what_is_encrypted_or_a_chart_is_left_out_and_said(tmp_path: Path) -> No
     paths, said = manifests_below(folder)
     assert [path.name for path in paths] == ["a.yml", "b.yaml"]
     assert said == ("cluster/base/c.sops.yaml, which is encrypted",)
+    paths, said = manifests_below(folder, [folder / "base", tmp_path / "other"])
+    assert [path.name for path in paths] == ["a.yml"]
+    assert said == ("cluster/base, which this fleet does not ask for",)
     with pytest.raises(PifleetError, match="no folder of manifests"):
         manifests_below(tmp_path / "none")
-    assert charts_left_out(tmp_path / "charts", None) == ("charts: there are none",)
-    (tmp_path / "charts/prometheus").mkdir(parents=True)
-    assert charts_left_out(tmp_path / "charts", None) == ("charts (prometheus): helm is not installed on the controller",)
-    assert "not part of this collection yet" in charts_left_out(tmp_path / "charts", "/usr/bin/helm")[0]
+    assert charts_left_out(("a", "b"), ("a", "b")) == ()
+    assert charts_left_out(("b", "c", "a"), ("b",)) == ("charts (a, c): this fleet does not ask for them (collect_diff_charts)",)
+
+
+def test_a_release_is_listed_with_its_objects() -> None:
+    found = release_states("web", "configured", (("Secret/a/b", "removed"), ("Role/a/b", "unchanged")))
+    drift = Comparison(CLEAN.run_id, CLEAN.revision, "pi-1", CLEAN.at, found, "", ())
+    assert drift.exit_code == 1
+    assert "| `Helm/web: Secret/a/b` | **removed**: it is in the cluster, and not in the chart any more |" in files(drift)["summary.md"]

@@ -13,9 +13,9 @@ from lab.console import Console
 
 
 def test_an_unknown_tool_is_refused_with_those_there_are() -> None:
-    with pytest.raises(PifleetError, match="no tool helm") as refused:
-        tools.ensure("helm", Console())
-    assert "sops, workload" in refused.value.hint
+    with pytest.raises(PifleetError, match="no tool nmap") as refused:
+        tools.ensure("nmap", Console())
+    assert "sops, victoria-logs, workload" in refused.value.hint
 
 
 def test_a_tool_is_compiled_once_for_a_state_of_its_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
