@@ -43,6 +43,8 @@ OWN_FLEETS = {
 }
 # folders that are too long for CI: part of `make test-full`
 ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "observability", "queue"}
+# scenarios that are: they need RabbitMQ (scripts/setup-rabbitmq) too
+ONLY_FULL_SCENARIOS = {"fix_queue"}
 # folders of tests that run anywhere
 NO_LAB = {"controller", "hub_page", "ledger", "queue", "secrets", "sync"}
 HEARTBEAT = 15.0  # seconds between two lines that say what is running
@@ -282,6 +284,8 @@ def scenarios() -> list[Check]:
     checks = []
     for file in sorted(ROOT.glob("molecule/*/molecule.yml")):
         name = file.parent.name
+        if name in ONLY_FULL_SCENARIOS and not FULL:
+            continue
         argv = ("molecule", "test", "--no-command-borders", "--scenario-name", name)
         shared = not list(file.parent.glob("lab-*"))
         checks.append(Check(f"molecule-{name}", argv, needs=("lab",), lab=shared, env=(("PIFLEET_LAB_KEEP", "1"),)))
