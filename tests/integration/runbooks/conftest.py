@@ -37,6 +37,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def fleet() -> Iterator[Fleet]:
     lab = Fleet(HERE / "lab-runbooks")
     lab.up()
+    # what the nodes do by themselves comes in no story
+    lab.first_run_after("1d")
     yield lab
     if not os.environ.get("PIFLEET_LAB_KEEP"):
         lab.lab("down", "-i", str(lab.inventory))
