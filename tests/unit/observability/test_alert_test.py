@@ -26,6 +26,7 @@ class Alertmanager:
         self.posted: list[dict[str, Any]] = []
         self.ok = self.bad = 0
         self.silent = False
+        self.named = True
 
     def __call__(self, method: str, path: str, body: str) -> str:
         if self.silent:
@@ -40,7 +41,7 @@ class Alertmanager:
             if self.posted and not self.sent and self.now >= self.due:
                 self.sent = self.fails == 0
                 self.ok, self.bad = self.ok + int(self.sent), self.bad + int(not self.sent)
-            labels = '{integration="webhook",receiver_name="critical"}'
+            labels = '{integration="webhook",receiver_name="critical"}' if self.named else '{integration="webhook"}'
             total = f"alertmanager_notification_requests_total{labels} {self.ok + self.bad}"
             return f"{total}\nalertmanager_notification_requests_failed_total{labels} {self.bad}\n"
         return json.dumps([{**self.posted[-1], "status": self.status, "receivers": [{"name": self.receiver}]}])
@@ -58,8 +59,10 @@ class Alertmanager:
         return AlertTest(self, self, WAYS).run("id", "critical", "docs/x.md#y")
 
 
-def test_passes() -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_passes(*, named: bool) -> None:
     there = Alertmanager()
+    there.named = named
     found = there.test()
     assert (found.error, found.receivers, found.seconds) == ("", ("critical",), 10.0)
     assert found.fired_at <= found.routed_at < found.delivered_at < found.resolved_at
