@@ -147,7 +147,7 @@ def execute(store: Store, play: Play, run_id: str, task_id: str = "") -> bool:
     """
     fix_runs = FixRuns(store)
     with store.claim(f"fix-run {run_id}") as mine:
-        standing = fix_runs.deliver(run_id, task_id, MOST) if mine else fix_runs.standing(run_id, task_id)
+        standing = fix_runs.admit(run_id, task_id, MOST) if mine else fix_runs.standing(run_id, task_id)
         if standing == FREE and mine:
             log.info("%s begins", run_id)
             before = fix_runs.get(run_id)

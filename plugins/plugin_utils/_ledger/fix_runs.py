@@ -175,7 +175,7 @@ class FixRuns:
             self._tell(db, "fix_run.taken", after, {"step": runner.due(after), "task": task_id})
             return after
 
-    def deliver(self, wanted: str, task_id: str, most: int) -> str:
+    def admit(self, wanted: str, task_id: str, most: int) -> str:
         """Count that the queue begins to do a fix run, where it may be taken, and return how it stood (see ``standing``).
 
         One that was begun *most* times and is not over all the same ends whoever does it: it is failed from now on, and ``over``.

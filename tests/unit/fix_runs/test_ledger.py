@@ -124,14 +124,14 @@ def test_a_dead_runners_fix_run_is_taken_where_it_stood(world: World) -> None:
 def test_one_that_ends_whoever_does_it_is_given_up_until_somebody_retries_it(world: World) -> None:
     run = enqueue(world)
     # twice nobody came as far as to take it, the third time it had begun
-    assert [world.fix_runs.deliver(run.id, "message-1", 3) for _time in range(3)] == ["free"] * 3
+    assert [world.fix_runs.admit(run.id, "message-1", 3) for _time in range(3)] == ["free"] * 3
     world.fix_runs.take(world.mine, run.id, "message-1")
     world.step(run, "analyze")
     world.fix_runs.begin(world.mine, run.id, "patch")
     # while somebody is at it nothing is counted
-    assert world.fix_runs.deliver(run.id, "message-2", 3) == "busy"
+    assert world.fix_runs.admit(run.id, "message-2", 3) == "busy"
     world.gone.add(1)
-    assert [world.fix_runs.deliver(run.id, "message-1", 3) for _time in range(2)] == ["over"] * 2
+    assert [world.fix_runs.admit(run.id, "message-1", 3) for _time in range(2)] == ["over"] * 2
     left = world.fix_runs.get(run.id)
     assert (left.status, left.interrupted, left.step("patch").state) == ("failed", True, "in_progress")
     assert "begun 3 times" in left.reason
@@ -139,7 +139,7 @@ def test_one_that_ends_whoever_does_it_is_given_up_until_somebody_retries_it(wor
         assert db.exec_driver_sql("SELECT count(*) FROM events WHERE kind = 'fix_run.given_up'").scalar() == 1
     again = world.fix_runs.requeue(run.id)
     assert (again.status, again.reason, runner.due(again)) == ("pending", "", "patch")
-    assert [world.fix_runs.deliver(run.id, "message-3", 3) for _time in range(4)] == ["free"] * 3 + ["over"]
+    assert [world.fix_runs.admit(run.id, "message-3", 3) for _time in range(4)] == ["free"] * 3 + ["over"]
     assert world.fix_runs.queued() == []
 
 
