@@ -228,7 +228,7 @@ def rules_file() -> str:
     return yaml.safe_dump({"groups": GROUPS}, sort_keys=False, allow_unicode=True)
 
 
-def tests_file(cases: Sequence[Case]) -> str:
+def promtool_file(cases: Sequence[Case]) -> str:
     """The cases as promtool reads them."""
     tests = [case.test() for case in cases]
     return yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "30s", "tests": tests}, sort_keys=False, allow_unicode=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import yaml
 
-from tests.integration.observability.cases import ALWAYS, BY_NAME, CASES, ROUTES, TOLD, rules_file, tests_file
+from tests.integration.observability.cases import ALWAYS, BY_NAME, CASES, ROUTES, TOLD, promtool_file, rules_file
 from tests.integration.observability.conftest import HOST, Watch
 
 
@@ -31,7 +31,7 @@ def test_every_receiver_is_reached_by_some_alert() -> None:
 
 def test_rules_fire_when_they_should_and_only_then(observed: Watch) -> None:
     put(observed, "rules.yml", rules_file())
-    put(observed, "tests.yml", tests_file(CASES))
+    put(observed, "tests.yml", promtool_file(CASES))
     both = "promtool check rules --lint-fatal rules.yml && promtool test rules tests.yml"
     assert "SUCCESS" in observed.sh(HOST, f"cd /root/rules && {both} 2>&1")
 
@@ -40,7 +40,7 @@ def test_a_case_that_is_wrong_is_found(observed: Watch) -> None:
     """Of each alert: promtool says so when what is expected is turned around. Else the test above would prove nothing."""
     turned = [replace(case, labels={"a": "b"} if case.labels is None else None) for case in CASES]
     put(observed, "rules.yml", rules_file())
-    put(observed, "turned.yml", tests_file(turned))
+    put(observed, "turned.yml", promtool_file(turned))
     said = observed.sh(HOST, "cd /root/rules && promtool test rules turned.yml 2>&1 || true")
     assert "FAILED" in said
     assert said.count("alertname: ") == len(CASES)
