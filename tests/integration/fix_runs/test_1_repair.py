@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
 
 from tests.integration.fix_runs.conftest import NODE, OTHER, Shop
@@ -87,7 +88,7 @@ def test_a_variable_and_a_check(well: Shop) -> None:
     assert well.says() == "1.0 better; $(id)"
     assert well.others() == others
     figures = (well.repository.root / "var/node/pifleet.prom").read_text()
-    assert figures == metrics.exposition(well.fix_runs.tally())
+    assert figures == exposition.text(metrics.gauges(well.fix_runs.tally()))
     assert 'pifleet_fix_run_steps{service="web",step="verify",state="succeeded"} 1' in figures
     assert "files that end with .prom" in well.told(well.fix("auto", rc=2, fix_runs_textfile="var/node/pifleet"))
     assert "# or bad" in (well.repository.root / "stacks/shop/compose.yaml").read_text()

@@ -7,6 +7,7 @@ import asyncio
 from typing import Any
 
 from ansible_collections.pifleet.ops.hub import fleet as hub_fleet
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -94,7 +95,7 @@ def samples(text: str) -> set[tuple[str, frozenset[tuple[str, str]], float]]:
 def test_figures_are_those_of_the_file_for_node_exporter_and_of_the_queue(fleet: HubFleet) -> None:
     fleet.world.step(fleet.world.analysed(), "patch")
     shown = samples(fleet.client("viewer").get("/metrics").text)
-    kept = samples(metrics.exposition(fleet.office.fix_runs.tally()))
+    kept = samples(exposition.text(metrics.gauges(fleet.office.fix_runs.tally())))
     assert kept
     assert {(name, value) for name, _labels, value in shown - kept} == {(f"pifleet_queue_{name}", value) for name, value in QUEUE}
     assert kept <= shown
