@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.integration.runbooks.conftest import NODE
+from tests.support.checkout import Checkout
 from tests.support.fleet import Fleet
 from tests.support.pages import Story
 
@@ -16,7 +17,7 @@ def test_hardware(tell: Callable[..., Story], fleet: Fleet) -> None:
         assert "page_size" in page.run("pi_facts")
 
 
-def test_bootstrap(tell: Callable[..., Story], fleet: Fleet) -> None:
+def test_bootstrap(tell: Callable[..., Story], fleet: Fleet, checkout: Checkout) -> None:
     with tell("docs/runbooks/bootstrap.md") as page:
         page.run("--check --diff")
         assert fleet.sh(NODE, "command -v k3s", check=False) == ""
@@ -26,4 +27,7 @@ def test_bootstrap(tell: Callable[..., Story], fleet: Fleet) -> None:
         nodes = page.run("get nodes")
         assert all(host in nodes for host in fleet.hosts)
         assert "playbooks/bootstrap.yml" in page.run("do=show")
+        page.run("template=bootstrap")
+        report = (checkout.folder / "docs/governance/reviews/bootstrap.md").read_text()
+        assert all(host in report for host in fleet.hosts)
         page.run("-m ansible.builtin.ping")
