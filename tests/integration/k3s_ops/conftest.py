@@ -20,18 +20,6 @@ OLD, NEW = "v1.34.4+k3s1", "v1.34.5+k3s1"
 SNAPSHOTS = "/var/lib/pifleet/snapshots"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: takes long, and runs only in the whole suite (make test-full)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the whole suite runs."""
-    here = [item for item in items if HERE in item.path.parents and item.get_closest_marker("full")]
-    if here and not FULL:
-        config.hook.pytest_deselected(items=here)
-        items[:] = [item for item in items if item not in here]
-
-
 class Ops(Fleet):
     """The fleet, with the playbooks that are tested here."""
 

@@ -21,18 +21,6 @@ HERE = Path(__file__).resolve().parent
 NODE = "pi-cluster-4.local"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: takes long, and runs only in the whole suite (make test-full)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the whole suite runs."""
-    here = [item for item in items if HERE in item.path.parents and item.get_closest_marker("full")]
-    if here and not os.environ.get("PIFLEET_TEST_FULL"):
-        config.hook.pytest_deselected(items=here)
-        items[:] = [item for item in items if item not in here]
-
-
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     lab = Fleet(HERE / "lab-runbooks")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +13,6 @@ import pytest
 
 from tests.support.secrets import Keys, SecretsFleet
 
-HERE = Path(__file__).resolve().parent
 #: files of every form that sops has, by path
 SAMPLES = {
     "inventory/f/group_vars/all/secrets.sops.yml": "stacks_age_key: {value}\nnested:\n  - {value}\n",
@@ -27,18 +25,6 @@ SAMPLES = {
     "secrets/hub.sops.yml": "hub_token: {value}\n",
 }
 VALUE = "correct-horse-battery-staple"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "full: takes long, and runs only in the whole suite (make test-full)")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the whole suite runs."""
-    here = [item for item in items if HERE in item.path.parents and item.get_closest_marker("full")]
-    if here and not os.environ.get("PIFLEET_TEST_FULL"):
-        config.hook.pytest_deselected(items=here)
-        items[:] = [item for item in items if item not in here]
 
 
 @pytest.fixture
