@@ -9,15 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction
-from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.alert_test import ARGUMENTS
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _alert_test
 
 if not MISSING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.alert_tests import AlertTests, due
-
-#: what only this action may fill in
-_OWN = ("ways", "test_id")
 
 
 class ActionModule(LedgerAction):
@@ -25,11 +21,9 @@ class ActionModule(LedgerAction):
 
     _requires_connection = True
     spec = ARGUMENTS
+    own = ("ways", "test_id")
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in _OWN if self._task.args.get(name)]
-        if given:
-            raise PifleetError(f"{', '.join(given)} cannot be given: the controller sets what it has.")
         self.use_ledger()
         tests = AlertTests(self._store)
         ways = _alert_test.ways_of(params["config"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.observability_host import ARGUMENTS
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _node_program
 from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action import ControllerAction
@@ -18,10 +17,9 @@ class ActionModule(ControllerAction):
 
     _requires_connection = True
     spec = ARGUMENTS
+    own = ("program",)
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        if self._task.args.get("program"):
-            raise PifleetError("program cannot be given: the controller sets what it has.")
         arguments = {**params, "program": base64.b64encode(_node_program.metrics()).decode()}
         found: dict[str, Any] = self._execute_module(
             module_name="pifleet.ops.observability_host", module_args=arguments, task_vars=self.task_vars

@@ -13,14 +13,10 @@ from typing import Any
 
 from ansible.utils.display import Display
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
-from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import git, prepare, refresh
 from ansible_collections.pifleet.ops.plugins.modules.stack_host import ARGUMENTS
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root, _node_program, _stacks_source
 from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action import ControllerAction
-
-#: what only this action may fill in
-_OWN = ("checkout", "program_sha256", "debs", "images", "sent")
 
 display = Display()
 
@@ -30,11 +26,9 @@ class ActionModule(ControllerAction):
 
     _requires_connection = True
     spec = ARGUMENTS
+    own = ("checkout", "program_sha256", "debs", "images", "sent")
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in _OWN if self._task.args.get(name)]
-        if given:
-            raise PifleetError(f"{', '.join(given)} cannot be given: the controller sets what it has.")
         git.refuse_folder(params["folder"])
         self._artifact_dir = Path(params["artifact_dir"]) if params["artifact_dir"] else None
         artifacts = _stacks_source.artifacts(self._artifact_dir)

@@ -14,6 +14,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 class ControllerAction(ActionBase):  # type: ignore[misc]
     """Subclasses give *spec* and *required_if* (those of the documented module of the same name) and ``act``.
 
+    *own*: names of arguments of the module that only the action may fill in.
     No connection to the task's host is made: such a task runs for an unreachable host too.
     """
 
@@ -21,6 +22,7 @@ class ControllerAction(ActionBase):  # type: ignore[misc]
     _requires_connection = False
     spec: ClassVar[Mapping[str, Any]] = {}
     required_if: ClassVar[Sequence[Any]] = ()
+    own: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -45,10 +47,16 @@ class ControllerAction(ActionBase):  # type: ignore[misc]
         self.task_vars = task_vars or {}
         _validation, params = self.validate_argument_spec(argument_spec=dict(self.spec), required_if=list(self.required_if))
         try:
+            self._refuse_own()
             result.update(self.act(native(params)))
         except PifleetError as error:
             result.update(failed=True, msg=str(error))
         return result
+
+    def _refuse_own(self) -> None:
+        given = [name for name in self.own if self._task.args.get(name)]
+        if given:
+            raise PifleetError(f"{', '.join(given)} cannot be given: the controller sets what it has.")
 
 
 def native(value: Any) -> Any:
