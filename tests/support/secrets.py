@@ -135,6 +135,17 @@ class SecretsFleet:
             (link / "sops").symlink_to(sops())
         return {**os.environ, **settings, **self.keys.env, "PATH": f"{link}:{os.environ['PATH']}"}
 
+    @property
+    def decrypting(self) -> dict[str, str]:
+        """The environment in which Ansible decrypts variables of an inventory, by the vars plugin of requirements.yml."""
+        script = [ROOT / "scripts/setup-community-sops"]
+        collections = subprocess.run(script, check=True, capture_output=True, text=True, timeout=600).stdout.strip()
+        return {
+            **self.env,
+            "ANSIBLE_COLLECTIONS_PATH": f"{ROOT / '.collections'}:{collections}",
+            "ANSIBLE_VARS_ENABLED": "host_group_vars,community.sops.sops",
+        }
+
     def argv(self, playbook: str, *args: str) -> list[str]:
         where = ("-i", str(self.folder / "hosts.yml"), "-e", f"fleet_root={self.folder}")
         return [sys.executable, "-m", "ansible", "playbook", *where, *args, f"playbooks/{playbook}.yml"]
