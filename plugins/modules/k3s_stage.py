@@ -39,6 +39,13 @@ options:
         description: Permissions, as in V(0755).
         type: str
         default: "0644"
+  ahead:
+    description:
+      - Begin to copy, and go on meanwhile. A later task without it, for the same host and in the same run, waits until that has ended,
+        copies what is missing then, and reports what was copied; so does this option neither change nor fail anything by itself.
+      - Should the run end first, the copy ends with it. Connections other than SSH and local ones do nothing with it.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Compares checksums, and copies nothing.
@@ -85,6 +92,7 @@ ARGUMENT_SPEC = {
             "mode": {"type": "str", "default": "0644"},
         },
     },
+    "ahead": {"type": "bool", "default": False},
 }
 
 
