@@ -14,8 +14,10 @@ version_added: "0.1.0"
 description:
   - Reads what the roles of this collection need to know of a node, straight from C(/proc), C(/sys) and C(/etc).
     One call is all the facts of a converged bootstrap.
-  - Starts no process, except C(systemctl show) once where a k3s unit is installed, and C(k3s --version) where the
-    installed binary is not the one that was recorded when it was installed.
+  - Starts no process, except C(systemctl show) once where a k3s unit is installed, C(k3s --version) where the
+    installed binary is not the one that was recorded when it was installed, and C(vcgencmd get_throttled) on a Pi whose kernel
+    does not tell the firmware's flags.
+  - What the hardware does not have, or does not tell, is null, never an error.
   - Describes the I(effective) state, for instance whether the memory controller works now, not what a file asks for.
   - No fact is a secret.
 options:
@@ -90,10 +92,39 @@ pi:
       type: str
       returned: success
     model:
-      description: Model of the board from the device tree, empty where there is none.
+      description: Model of the board from the device tree, null where there is none.
       type: str
       returned: success
       sample: Raspberry Pi 5 Model B Rev 1.0
+    revision:
+      description: Revision code of the board in hexadecimal digits, null where there is none.
+      type: str
+      returned: success
+      sample: d04170
+    boot_path:
+      description: Folder of the boot firmware's files, null where there is none.
+      type: str
+      returned: success
+      sample: /boot/firmware
+    throttled:
+      description:
+        - The firmware's flags, those that are set C(now) and those that were C(since_boot), each a list of V(undervoltage),
+          V(frequency_capped), V(throttled) and V(soft_temperature_limit). Null where there is no such firmware.
+      type: dict
+      returned: success
+      sample: {"now": [], "since_boot": ["undervoltage"]}
+    temperature:
+      description: Temperature of the processor in °C, null where the kernel does not tell it.
+      type: float
+      returned: success
+      sample: 48.3
+    storage:
+      description:
+        - By device, C(size_bytes), C(written_bytes) (to its ext4 file systems since they were made) and C(wear) (0 new, 1 used up, as
+          eMMC, some cards and NVMe disks tell it), each null where the device does not tell. Null where no device tells anything.
+      type: dict
+      returned: success
+      sample: {"mmcblk0": {"size_bytes": 31914983424, "written_bytes": 1024000000, "wear": null}}
     memory_mb:
       description: Memory in MiB.
       type: int
@@ -139,9 +170,10 @@ pi:
       returned: success
     cgroup:
       description:
-        - C(version) of the control group hierarchy (1 or 2), C(memory) (whether the memory controller works now),
-          C(booted_with_memory) (whether the running kernel's command line enables it), C(cmdline_path) (the kernel command
-          line file of the boot firmware, or null) and C(cmdline_has_memory) (whether that file enables the memory controller).
+        - C(version) of the control group hierarchy (1 or 2), C(controllers) (those that work now), C(memory) (whether the
+          memory controller works now), C(booted_with_memory) (whether the running kernel's command line enables it), C(cmdline_path)
+          (the kernel command line file of the boot firmware, or null) and C(cmdline_has_memory) (whether that file enables the
+          memory controller).
       type: dict
       returned: success
     clock:

@@ -30,7 +30,7 @@ def stacks(module_utils: Path = _MODULE_UTILS) -> bytes:
 @cache
 def metrics(module_utils: Path = _MODULE_UTILS) -> bytes:
     """Return the program that writes the node's figures."""
-    wanted = ("__init__", "atomic_file", "clock", "exposition")
+    wanted = ("__init__", "atomic_file", "clock", "exposition", "hardware")
     sources = (*(f"_common/{name}.py" for name in wanted), "_observability/__init__.py", "_observability/figures.py")
     return _build(module_utils, sources, "_observability.figures")
 

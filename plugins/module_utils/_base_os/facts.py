@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os import cmdline, parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address, Host, Space
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.k3s_facts import K3sFacts, collect_k3s
-from ansible_collections.pifleet.ops.plugins.module_utils._common import os_release
+from ansible_collections.pifleet.ops.plugins.module_utils._common import hardware, os_release
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 _IPV4 = 2
@@ -40,10 +41,11 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class CgroupFacts:
-    """*version*: of the hierarchy that systemd uses; *memory*: the memory controller works now, whatever any file says;
-    *booted_with_memory* and *cmdline_has_memory*: the running kernel's command line, and the file for the next boot, enable it."""
+    """*version*: of the hierarchy that systemd uses; *controllers*: that work now; *memory*: its controller does, whatever any file
+    says; *booted_with_memory* and *cmdline_has_memory*: the running kernel's command line, and the file for the next boot, enable it."""
 
     version: int
+    controllers: tuple[str, ...]
     memory: bool
     booted_with_memory: bool
     cmdline_path: str | None
@@ -68,8 +70,32 @@ class SwapFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ThrottledFacts:
+    """The firmware's flags, by name: those that are set *now*, and those that were *since_boot*."""
+
+    now: tuple[str, ...]
+    since_boot: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFacts:
+    """A card or disk. None where it does not tell.
+
+    *written_bytes*: to its ext4 file systems since they were made; *wear*: 0 new, 1 used up.
+    """
+
+    size_bytes: int | None
+    written_bytes: int | None
+    wear: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PiFacts:
-    """The facts of one node. Holds no secret. *stacks*: desired state of stacks was brought to it once."""
+    """The facts of one node. Holds no secret. None is what this hardware does not have.
+
+    *boot_path*: folder of the boot firmware's files; *temperature*: of the processor in °C; *storage*: by device; *stacks*: desired
+    state of stacks was brought to it once.
+    """
 
     hostname: str
     machine_id: str
@@ -77,7 +103,12 @@ class PiFacts:
     os: OsFacts
     machine: str
     arch: str
-    model: str
+    model: str | None
+    revision: str | None
+    boot_path: str | None
+    throttled: ThrottledFacts | None
+    temperature: float | None
+    storage: Mapping[str, StorageFacts] | None
     memory_mb: int
     cpus: int
     page_size: int
@@ -109,6 +140,8 @@ def collect(host: Host, python: str, data_dir: str | None = None, unit: str | No
     route = parse.default_route(_text(host, "/proc/net/route"))
     known = host.addresses()
     k3s = collect_k3s(host, data_dir, unit)
+    board = host.hardware()
+    cgroup = cgroup_facts(host)
     return PiFacts(
         hostname=_text(host, "/proc/sys/kernel/hostname").strip(),
         machine_id=_text(host, "/etc/machine-id").strip(),
@@ -116,7 +149,12 @@ def collect(host: Host, python: str, data_dir: str | None = None, unit: str | No
         os=os_facts(host),
         machine=machine,
         arch=parse.architecture(machine),
-        model=_text(host, "/proc/device-tree/model").rstrip("\0\n"),
+        model=_text(host, "/proc/device-tree/model").rstrip("\0\n") or None,
+        revision=board.revision,
+        boot_path=cgroup.cmdline_path and os.path.dirname(cgroup.cmdline_path),
+        throttled=_throttled(board.throttled),
+        temperature=board.temperature,
+        storage=_storage(board) or None,
         memory_mb=memory.get("MemTotal", 0) // 1024,
         cpus=parse.cpu_count(_text(host, "/sys/devices/system/cpu/online")),
         page_size=host.page_size(),
@@ -127,7 +165,7 @@ def collect(host: Host, python: str, data_dir: str | None = None, unit: str | No
         address=_address_of(route.interface, known) if route else "",
         addresses=tuple(a.address for a in known if _usable(a)),
         interfaces=_interfaces(host, known),
-        cgroup=cgroup_facts(host),
+        cgroup=cgroup,
         clock=ClockFacts(host.now(), host.synchronised(), time_service(host)),
         swap=SwapFacts(memory.get("SwapTotal", 0) // 1024, tuple(sorted(set(parse.swaps(_text(host, "/proc/swaps")).values())))),
         disk={path: host.space(path) for path in ("/", k3s.data_dir)},
@@ -171,20 +209,40 @@ def cgroup_facts(host: Host) -> CgroupFacts:
     """
     controllers = host.text("/sys/fs/cgroup/cgroup.controllers")
     if controllers is not None:
-        memory = "memory" in controllers.split()
+        effective = tuple(controllers.split())
     else:
         rows = [line.split() for line in _text(host, "/proc/cgroups").splitlines()]
-        memory = ["memory", "1"] in [[r[0], r[-1]] for r in rows if r] and host.exists("/sys/fs/cgroup/memory")
+        effective = tuple(r[0] for r in rows if r and r[-1] == "1" and host.exists(f"/sys/fs/cgroup/{r[0]}"))
     path = cmdline.find_file(host.exists)
     asked = path is not None and cmdline.asks_for_memory(_text(host, path))
     booted = cmdline.asks_for_memory(_text(host, "/proc/cmdline"))
-    return CgroupFacts(1 if controllers is None else 2, memory, booted, path, asked)
+    return CgroupFacts(1 if controllers is None else 2, effective, "memory" in effective, booted, path, asked)
 
 
 def time_service(host: Host) -> str:
     """Return the enabled time service (a unit name), empty when none is enabled."""
     folders = ("/etc/systemd/system/sysinit.target.wants", "/etc/systemd/system/multi-user.target.wants")
     return next((name for name in TIME_SERVICES if any(host.exists(f"{folder}/{name}") for folder in folders)), "")
+
+
+def _throttled(told: int | None) -> ThrottledFacts | None:
+    flags = {
+        "undervoltage": hardware.UNDERVOLTAGE,
+        "frequency_capped": hardware.CAPPED,
+        "throttled": hardware.THROTTLED,
+        "soft_temperature_limit": hardware.SOFT_LIMIT,
+    }
+    if told is None:
+        return None
+    occurred = tuple(name for name, flag in flags.items() if told & hardware.since_boot(flag))
+    return ThrottledFacts(tuple(name for name, flag in flags.items() if told & flag), occurred)
+
+
+def _storage(board: hardware.Hardware) -> dict[str, StorageFacts]:
+    return {
+        disk: StorageFacts(board.size.get(disk), board.written.get(disk), board.wear.get(disk))
+        for disk in sorted({*board.size, *board.wear})
+    }
 
 
 def _text(host: Host, path: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ansible_collections.pifleet.ops.plugins.module_utils._common.hardware import Hardware
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -32,7 +34,7 @@ class Space:
 
 
 class Host(Protocol):
-    """What is used of a node: files below a root folder, and five things that no file tells."""
+    """What is used of a node: files below a root folder, and a few things that no file tells, or not one alone."""
 
     def text(self, path: str) -> str | None:
         """Content of the file, undecodable bytes replaced; None where there is none."""
@@ -66,6 +68,9 @@ class Host(Protocol):
 
     def addresses(self) -> Sequence[Address]:
         """All addresses of all interfaces in the kernel's order."""
+
+    def hardware(self) -> Hardware:
+        """What the board and its storage tell of themselves."""
 
     def now(self) -> float:
         """Seconds since the epoch by the node's clock."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address, Space
-from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, clock
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, clock, hardware
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 
 _UNIT_PROPERTIES = "ActiveState,SubState,UnitFileState,MainPID,NRestarts"
@@ -86,6 +86,9 @@ class LocalHost:
 
     def addresses(self) -> list[Address]:
         return list(_netlink_addresses())
+
+    def hardware(self) -> hardware.Hardware:
+        return hardware.read(self._root or "/")
 
     def now(self) -> float:
         return time.time()

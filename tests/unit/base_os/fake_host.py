@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address, Space
+from ansible_collections.pifleet.ops.plugins.module_utils._common.hardware import Hardware
 
 
 @dataclass
@@ -21,6 +22,7 @@ class FakeHost:
     page: int = 4096
     free_mb: int = 20_000
     known_addresses: tuple[Address, ...] = ()
+    board: Hardware = field(default_factory=Hardware)
     time: float = 1_760_000_000.0
     clock_synchronised: bool | None = True
     units: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -62,6 +64,9 @@ class FakeHost:
 
     def addresses(self) -> tuple[Address, ...]:
         return self.known_addresses
+
+    def hardware(self) -> Hardware:
+        return self.board
 
     def now(self) -> float:
         return self.time

@@ -12,6 +12,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._base_os import parse
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.facts import cgroup_facts, collect, container_kind, has_default_route
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.host import Address
 from ansible_collections.pifleet.ops.plugins.module_utils._base_os.k3s_facts import collect_k3s, ports_in_use
+from ansible_collections.pifleet.ops.plugins.module_utils._common.hardware import Hardware
 
 from .fake_host import FakeHost
 
@@ -48,6 +49,7 @@ def pi5(**changes: str) -> FakeHost:
     return FakeHost(
         files={**files, **changes},
         page=16384,
+        board=Hardware("d04170", 0x50004, 48.312, {"nvme0n1": 0.03}, {"mmcblk0": 1000}, {"mmcblk0": 2000}, {"mmcblk0p2": 1}),
         known_addresses=(
             Address("lo", 2, "127.0.0.1", 8, 254, False),
             Address("eth0", 2, "192.168.0.250", 32, 0, False),
@@ -78,6 +80,14 @@ def test_a_pi_5() -> None:
         "machine": "aarch64",
         "arch": "arm64",
         "model": "Raspberry Pi 5 Model B Rev 1.0",
+        "revision": "d04170",
+        "boot_path": "/boot/firmware",
+        "throttled": {"now": ("throttled",), "since_boot": ("undervoltage", "throttled")},
+        "temperature": 48.312,
+        "storage": {
+            "mmcblk0": {"size_bytes": 2000, "written_bytes": 1000, "wear": None},
+            "nvme0n1": {"size_bytes": None, "written_bytes": None, "wear": 0.03},
+        },
         "memory_mb": 8063,
         "cpus": 4,
         "page_size": 16384,
@@ -97,6 +107,7 @@ def test_a_pi_5() -> None:
         ),
         "cgroup": {
             "version": 2,
+            "controllers": ("cpuset", "cpu", "io", "memory", "pids"),
             "memory": True,
             "booted_with_memory": True,
             "cmdline_path": "/boot/firmware/cmdline.txt",
@@ -129,6 +140,7 @@ def test_a_pi_5() -> None:
 def test_nothing_is_known_of_an_empty_root_and_nothing_breaks() -> None:
     facts = collect(FakeHost(), "3.11.2")
     assert (facts.address, facts.default_route, facts.cgroup.memory, facts.memory_mb) == ("", False, False, 0)
+    assert (facts.model, facts.revision, facts.boot_path, facts.throttled, facts.temperature, facts.storage) == (None,) * 6
 
 
 @pytest.mark.parametrize(

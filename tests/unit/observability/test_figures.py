@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
+from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition, hardware
 from ansible_collections.pifleet.ops.plugins.module_utils._observability import figures
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _node_program
 from prometheus_client.parser import text_string_to_metric_families
@@ -34,7 +34,7 @@ def card(root: Path, disk: str = "mmcblk0", partition: str = "mmcblk0p2") -> Non
 
 
 def values(root: Path, ask: str = "", synchronised: bool | None = None) -> dict[str, float]:
-    text = exposition.text(figures.gauges(figures.read(str(root), lambda: ask), synchronised))
+    text = exposition.text(figures.gauges(hardware.read(str(root), lambda: ask), synchronised))
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
