@@ -31,7 +31,7 @@ $(READY): pyproject.toml uv.lock scripts/setup-env
 	@touch $@
 
 site: env $(if $(lab_inventory),lab) ## bring up the fleet of INVENTORY: by default the lab, started first
-	@ANSIBLE_STDOUT_CALLBACK=$${ANSIBLE_STDOUT_CALLBACK:-pifleet.ops.live} ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
+	@ansible-playbook site.yml -i $(INVENTORY) $(ARGS)
 
 lab: env ## start the lab's nodes without installing anything on them
 	@python -m lab up -i $(INVENTORY)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Holds for all tests: the checkout can be imported under the name it has once installed, and where PIFLEET_NO_SKIPS is set
-(`make test`, CI), a skipped or expectedly failing test is a failure."""
+"""Holds for all tests: the checkout can be imported under the name it has once installed, what it runs prints as Ansible does by default,
+and where PIFLEET_NO_SKIPS is set (`make test`, CI), a skipped or expectedly failing test is a failure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT), str(ROOT / ".collections")]
+
+# tests read what a run prints up to its recap, and nothing behind that; those of the live view ask for it
+os.environ["ANSIBLE_STDOUT_CALLBACK"] = "ansible.builtin.default"
 
 # how long an example takes, or its making, says something about the machine's other work, not about the code; and CI draws the same ones
 # each time, so that a change is judged by what it changes

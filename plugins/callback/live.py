@@ -23,8 +23,7 @@ extends_documentation_fragment:
   - default_callback
   - result_format_callback
 requirements:
-  - C(stdout_callback = pifleet.ops.live) in C(ansible.cfg), or C(ANSIBLE_STDOUT_CALLBACK=pifleet.ops.live); C(make site) uses it
-  - Rich, on a terminal; without it the lines are plain
+  - C(stdout_callback = pifleet.ops.live) in C(ansible.cfg), as in that of the checkout, or C(ANSIBLE_STDOUT_CALLBACK=pifleet.ops.live)
 """
 
 import atexit
@@ -39,7 +38,7 @@ from typing import Any
 
 from ansible import constants, context
 from ansible.plugins.callback.default import CallbackModule as Default
-from ansible_collections.pifleet.ops.plugins.plugin_utils._live import text
+from ansible_collections.pifleet.ops.plugins.plugin_utils._live import screen, text
 from ansible_collections.pifleet.ops.plugins.plugin_utils._live.outcome import Outcome
 from ansible_collections.pifleet.ops.plugins.plugin_utils._live.progress import Progress
 
@@ -194,22 +193,13 @@ class CallbackModule(Default):  # type: ignore[misc]
         debugs = getattr(constants, "ENABLE_TASK_DEBUGGER", False)
         if not sys.stdout.isatty() or self._display.verbosity >= 3 or context.CLIARGS.get("step") or debugs:
             return False
-        try:
-            from ansible_collections.pifleet.ops.plugins.plugin_utils._live import screen
-        except ImportError as error:
-            self._display.warning(
-                f"The view of the run needs Rich on the controller ({error}), so that its lines are plain. Run `make env`."
-            )
-            return False
         return screen.is_for_a_person(os.environ, tty=True) and not constants.ANSIBLE_NOCOLOR
 
     def _begin_view(self) -> None:
-        from ansible_collections.pifleet.ops.plugins.plugin_utils._live.screen import Screen
-
         if self._screen:
             self._screen.stop()
         self._view = True
-        self._screen = Screen(self._progress, self._lock)
+        self._screen = screen.Screen(self._progress, self._lock)
         self._screen.start()
         # a run that is interrupted comes to no end of its own
         atexit.register(self._interrupted, self._screen)
@@ -222,10 +212,10 @@ class CallbackModule(Default):  # type: ignore[misc]
                 self._display.warning(f"The view of the run ended early: {self._screen.broken!r}")
             self._screen = None
 
-    def _interrupted(self, screen: Any) -> None:
-        if screen is not self._screen or os.getpid() != screen.owner:
+    def _interrupted(self, drawn: Any) -> None:
+        if drawn is not self._screen or os.getpid() != drawn.owner:
             return
-        screen.stop()
+        drawn.stop()
         now = time.monotonic()
         for row in self._progress.rows(now, 1000):
             if row.kind == "runs":
@@ -275,8 +265,6 @@ class CallbackModule(Default):  # type: ignore[misc]
         if changes:
             self._display.banner("WOULD CHANGE" if context.CLIARGS.get("check") else "CHANGED")
             if self._view:
-                from ansible_collections.pifleet.ops.plugins.plugin_utils._live import screen
-
                 self._display.display(screen.changes_table(changes, width))
             else:
                 for line in text.changes(changes):
@@ -290,8 +278,6 @@ class CallbackModule(Default):  # type: ignore[misc]
         if self._outcome.fatal:
             self._display.banner("FAILED")
             if self._view:
-                from ansible_collections.pifleet.ops.plugins.plugin_utils._live import screen
-
                 self._display.display(screen.failures_table(self._outcome.fatal, width))
             else:
                 for line in text.failures(self._outcome.fatal):

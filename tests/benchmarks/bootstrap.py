@@ -64,8 +64,8 @@ def in_turn(runs: int, *works: Callable[[], object]) -> list[list[float]]:
 
 def compared(name: str, nodes: int, mine: list[float], floor: list[float], limit: float | None) -> Figure:
     ratios = [a / b for a, b in zip(mine, floor, strict=True)]
-    seconds, below, ratio = (round(statistics.median(values), 2) for values in (mine, floor, ratios))
-    return Figure(name, nodes, len(mine), seconds, below, ratio, limit)
+    seconds, below = (round(statistics.median(values), 2) for values in (mine, floor))
+    return Figure(name, nodes, len(mine), seconds, below, round(statistics.median(ratios), 3), limit)
 
 
 def ansible(fleet: Fleet, *argv: str) -> None:

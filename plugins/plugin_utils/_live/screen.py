@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lines at the foot of a terminal that are drawn anew while everything else scrolls above them, and the tables in the end.
 
-Rich's tables are imported when they are wanted: that takes as long as several hundred frames.
-
 The cursor is never hidden and the terminal's mode never changed: whenever the process dies, the terminal is as it was.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sys
@@ -17,15 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ansible_collections.pifleet.ops.plugins.plugin_utils._live.cells import RESET, Cell, columns, fitted, width_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._live.outcome import Changed, Failed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._live.progress import Progress, Row
-from rich.cells import cell_len, set_cell_size
 
 #: seconds between two frames
 FRAME = 0.25
 BAR = 12
 STYLES = {"runs": "\x1b[36m", "waits": "\x1b[2m", "out": "\x1b[31m", "done": "\x1b[32m"}
-RESET, BOLD = "\x1b[0m", "\x1b[1m"
+BOLD, DIM, RED, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[1;31m", "\x1b[33m"
 #: names of programs that watch terminals: what cannot move a cursor, or is no person
 DUMB = ("", "dumb", "unknown")
 
@@ -40,8 +37,8 @@ def is_for_a_person(environment: Mapping[str, str], *, tty: bool) -> bool:
 def frame(progress: Progress, now: float, width: int, height: int) -> list[tuple[str, str]]:
     """Return the lines of the view as (style, text), none wider than *width* cells."""
     rows = progress.rows(now, max(1, min(height // 2, height - 4)))
-    wide = min(max((cell_len(row.host) for row in rows), default=0), max(8, width // 4))
-    head = set_cell_size(progress.headline(now), min(width, cell_len(progress.headline(now))))
+    wide = min(max((width_of(row.host) for row in rows), default=0), max(8, width // 4))
+    head = fitted(progress.headline(now), min(width, width_of(progress.headline(now))))
     return [(BOLD, head), *((STYLES[row.kind], _line(row, wide, width)) for row in rows)]
 
 
@@ -49,10 +46,10 @@ def _line(row: Row, wide: int, width: int) -> str:
     full = round(row.share * BAR)
     drawn = "━" * full + "╌" * (BAR - full)
     times = f"  {row.times}" if row.times else ""
-    room = max(0, width - wide - BAR - 8 - cell_len(times))
-    text = row.text if cell_len(row.text) <= room else set_cell_size(row.text, max(0, room - 1)) + "…"
-    line = f"{set_cell_size(row.host, wide)} {drawn} {row.share:4.0%}  {text}{times}"
-    return set_cell_size(line, min(width, cell_len(line)))
+    room = max(0, width - wide - BAR - 8 - width_of(times))
+    text = row.text if width_of(row.text) <= room else fitted(row.text, max(0, room - 1)) + "…"
+    line = f"{fitted(row.host, wide)} {drawn} {row.share:4.0%}  {text}{times}"
+    return fitted(line, min(width, width_of(line)))
 
 
 class Screen:
@@ -69,6 +66,7 @@ class Screen:
         self._stream = sys.stdout
         self.owner = os.getpid()
         self._drawn: list[int] = []
+        self._last: tuple[os.terminal_size, list[tuple[str, str]]] | None = None
         self._paused = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="pifleet-live")
@@ -115,8 +113,11 @@ class Screen:
             self.clear()
             return
         lines = frame(self.progress, self._clock(), size.columns - 1, size.lines)
+        if self._drawn and self._last == (size, lines):
+            return
+        self._last = size, lines
         self.clear()
-        self._drawn = [cell_len(text) for _style, text in lines]
+        self._drawn = [width_of(text) for _style, text in lines]
         self._write("".join(f"{style}{text}{RESET}\n" for style, text in lines))
 
     def write(self, stream: Any, text: str) -> int:
@@ -183,39 +184,15 @@ class _Through:
 
 def changes_table(changes: list[Changed], width: int) -> str:
     """Return the table of what changed, with colours."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
-    table.add_column("hosts", style="yellow", overflow="fold", max_width=max(12, width // 4))
-    table.add_column("task", overflow="fold")
-    table.add_column("why", overflow="fold", style="dim")
-    for row in changes:
-        table.add_row(Text(", ".join(row.hosts)), Text(row.task), Text(row.why))
-    return _shown(table, width)
+    head: list[list[Cell]] = [[(BOLD, "hosts")], [(BOLD, "task")], [(BOLD, "why")]]
+    rows: list[list[list[Cell]]] = [[[(YELLOW, ", ".join(row.hosts))], [("", row.task)], [(DIM, row.why)]] for row in changes]
+    return "\n".join(columns([head, *rows], width))
 
 
 def failures_table(failures: list[Failed], width: int) -> str:
     """Return what failed, whole, with colours."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column("host", style="bold red", overflow="fold", max_width=max(12, width // 4))
-    table.add_column("text", overflow="fold")
+    rows: list[list[list[Cell]]] = []
     for one in failures:
-        text = Text(one.task, style="bold")
-        text.append(f"\n{one.cause}", style="not bold red")
-        if one.hint:
-            text.append(f"\n→ {one.hint}", style="not bold default")
-        table.add_row(Text(one.host), text)
-    return _shown(table, width)
-
-
-def _shown(table: Any, width: int) -> str:
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard", highlight=False)
-    console.print(table)
-    written: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in written.splitlines())
+        hint = [("", f"→ {one.hint}")] if one.hint else []
+        rows.append([[(RED, one.host)], [(BOLD, one.task), (RED, one.cause), *hint]])
+    return "\n".join(columns(rows, width))

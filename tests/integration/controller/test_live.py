@@ -137,7 +137,9 @@ def open_terminal(controller: Controller) -> Iterator[object]:
 
     def begin(playbook: str, *args: str, columns: int = 120, lines: int = 40, **env: str) -> Terminal:
         (controller.folder / "more.yml").write_text(MORE)
-        inherited = {k: v for k, v in controller.env(LIVE).items() if k not in ("CI", "NO_COLOR", "ANSIBLE_NOCOLOR", "COLUMNS", "LINES")}
+        # with what ansible.cfg says, as a person does
+        unset = ("ANSIBLE_STDOUT_CALLBACK", "CI", "NO_COLOR", "ANSIBLE_NOCOLOR", "COLUMNS", "LINES")
+        inherited = {k: v for k, v in controller.env().items() if k not in unset}
         terminal = Terminal(controller.command(playbook, *args), {**inherited, "TERM": "xterm-256color", **env}, ROOT, columns, lines)
         opened.append(terminal)
         return terminal

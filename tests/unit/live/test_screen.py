@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import threading
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._live import screen
@@ -52,3 +54,19 @@ def test_tables_have_all_their_words_on_a_narrow_terminal() -> None:
     assert set(f"{cause} Stop [it]. Start".split()) <= set(words)
     shown = screen.changes_table([Changed("Write [the] file", "/etc/x (content)", ["a", "b"])], 80)
     assert "Write [the] file" in shown and "a, b" in shown
+
+
+def test_a_frame_that_is_the_same_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, moments = io.StringIO(), iter([1.0, 1.2, 2.0, 2.1, 2.2])
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    view = screen.Screen(Progress("site.yml", 0.0, (3,)), threading.RLock(), clock=lambda: next(moments))
+    lengths = []
+    for line in ("", "", "", "what stays\n", ""):
+        if line:
+            view.write(stream, line)
+        view.draw()
+        lengths.append(len(stream.getvalue()))
+    first, same, later, below_what_stays, same_again = lengths
+    assert first == same < later < below_what_stays == same_again
