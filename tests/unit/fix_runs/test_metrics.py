@@ -13,6 +13,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.text import seconds_of
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, event
 
 from tests.support.fix_runs import World
 
@@ -75,3 +76,24 @@ def test_the_file_for_prometheus_has_what_the_ledger_has_and_the_hub_shows(tmp_p
     took = next(seconds_of(one.step("build")) for one in found if one.service == "web")
     assert f'pifleet_fix_run_step_seconds{{service="web",step="build"}} {took}' in text
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["pifleet.prom"]
+
+
+def test_the_figures_of_ten_thousand_are_added_up_where_they_are(tmp_path: Path) -> None:
+    world, many = World(tmp_path / "ledger.db"), 10_000
+    world.fill(many)
+    first = world.fix_runs.listed(limit=1, offset=many - 1)[0][0]
+    asked: list[tuple[str, object]] = []
+
+    def listen(_connection: object, _cursor: object, statement: str, parameters: object, *_more: object) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        found = world.fix_runs.tally()
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+    with world.store.read() as db:
+        assert sum(len(db.exec_driver_sql(words, values).all()) for words, values in asked if words.startswith("SELECT")) < 100
+    assert found.runs == {("web", "running"): 1, ("web", "succeeded"): many - 1}
+    assert found.steps["web", "analyze", "succeeded"] == found.steps["web", "patch", "pending"] == many
+    assert found.seconds == {("web", "analyze"): pytest.approx(many * (seconds_of(first.step("analyze")) or 0.0))}
