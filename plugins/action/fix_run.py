@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING, LedgerAction, display
@@ -21,11 +22,15 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 LACKING = MISSING
 if not LACKING:
     try:
-        from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation, scrubbing
         from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
         from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked, Desk
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+
+        scrubbing.prepare()
+        # all this stays: nothing of it is to be gone through by the garbage collector of each task's process
+        gc.freeze()
     except ImportError as error:
         LACKING = str(error)
 

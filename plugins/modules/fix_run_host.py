@@ -117,17 +117,11 @@ error:
   returned: by the module
 """
 
-import re
-import time
-from dataclasses import replace
-
+# what is not needed by each of the steps is imported where it is: a node reads it anew, from source, each time that it does one
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
-from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin, service, verify
-from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force, prepare, refresh
-from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks import local, options, reconcile
+from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import service
 
 ARGUMENT_SPEC = {
     "step": {"type": "str", "required": True, "choices": ["analyze", "patch", "build", "restart", "verify", "rollback", "unpin"]},
@@ -169,6 +163,10 @@ def main():
 
 def look(params, of):
     """Return what there is to be known of the service. Changes nothing."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
+    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import refresh
+    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+
     of.refuse_without_docker()
     states = service.file_states(of.place.folder, params["files"])
     service.refuse_unsafe(states)
@@ -194,6 +192,12 @@ def look(params, of):
 
 def stack_of(given, place):
     """Return what M(pifleet.ops.stack_info) says of the stack, of its drift and its last error what is the service's own."""
+    import re
+    from dataclasses import replace
+
+    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force
+    from ansible_collections.pifleet.ops.plugins.module_utils._stacks import local, options, reconcile
+
     with in_force.desired_state(given["path"]) as tracked:
         settings = replace(options.settings(given), only=(place.stack,), tracked=tracked)
         report = reconcile.info(settings, local.ports())
@@ -207,6 +211,8 @@ def stack_of(given, place):
 
 def patch(params, of):
     """Keep what is there, and bring the revision with the patch."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
+
     of.refuse_without_docker()
     before = hold.Hold(params["fix_run_id"], of).take()
     service.refuse_unsafe(service.file_states(of.place.folder, params["files"]))
@@ -216,6 +222,11 @@ def patch(params, of):
 
 def bring(target):
     """Make the node's desired state the revision *target*."""
+    import time
+
+    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import prepare, refresh
+    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+
     source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], target["archive"])
     refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
 
@@ -233,6 +244,8 @@ def build(params, of):
 
 def verified(params, of):
     """Look until the service is well for long enough, or the time is over."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
+
     given = params["health"]
     health = verify.Health(given["url"], float(given["interval"]), float(given["timeout"]), int(given["samples"]), tuple(given["checks"]))
     ok, why, lines = verify.verify(of, health)
@@ -246,11 +259,15 @@ def verified(params, of):
 
 def pinned(params, of):
     """Hold the stack at the revision C(target), or let go of it."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import pin
+
     return {"changed": pin.pin(of.place, params["target"].get("revision", ""))}
 
 
 def restore(params, of):
     """Bring the revision of before, the image's name, and the record of the stack."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin
+
     kept = hold.Hold(params["fix_run_id"], of)
     pin.pin(of.place, "")  # where it was cut off after the service was found well
     bring(params["target"])
@@ -260,6 +277,8 @@ def restore(params, of):
 
 def compare(params, of):
     """Return what there is now, beside what was kept."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
+
     before = hold.Hold(params["fix_run_id"], of).known() or {}
     reference = before.get("reference", "")
     seen = {
@@ -273,6 +292,8 @@ def compare(params, of):
 
 def release(params, of):
     """Forget what was kept."""
+    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
+
     hold.Hold(params["fix_run_id"], of).release()
     return {"changed": True}
 

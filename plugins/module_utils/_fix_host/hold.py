@@ -14,7 +14,6 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service import Service
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks import labels
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks.local import NodeClock
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import Lock
 
 ROOT = "/var/lib/pifleet/fix-runs"
@@ -103,6 +102,9 @@ class Hold:
         return os.path.join(self._state, f"{self._service.place.project}.json")
 
     def _lock(self) -> Lock:
+        # here, where it is needed: it brings all that works on stacks with it
+        from ansible_collections.pifleet.ops.plugins.module_utils._stacks.local import NodeClock
+
         lock = Lock(self._state, self._service.place.project, labels.STACKS, NodeClock())
         lock.acquire(60.0)
         return lock

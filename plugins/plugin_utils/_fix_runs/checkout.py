@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
@@ -75,21 +75,21 @@ class Checkout:
         return self._git("cat-file", "-e", f"{commit}:{folder}").ok
 
     def tree(self, commit: str, folder: str) -> Tree:
-        """Return the stack's folder at *commit*. Raises PifleetError where there is none."""
-        if not self._has(commit, folder):
+        """Return the stack's folder at *commit*; each text is read when it is asked for. Raises PifleetError where there is none."""
+        listed = self._git("ls-tree", "-r", "-z", "--long", f"{commit}:{folder}")
+        if not listed.ok:
             raise PifleetError(f"There is no folder {folder} in the commit {commit[:12]}.", f"Is it committed? {_NOTHING}")
-        listed = self._must("The commit cannot be read", "ls-tree", "-r", "-z", "--long", f"{commit}:{folder}")
-        modes, texts = {}, {}
-        for entry in filter(None, listed.split("\0")):
+        modes, blobs = {}, {}
+        for entry in filter(None, listed.stdout.split("\0")):
             about, _tab, path = entry.partition("\t")
             mode, _kind, blob, size = about.split()
             modes[path] = mode
             if mode.startswith("100") and size.isdecimal() and int(size) <= MOST:
-                content = self._must("The commit cannot be read", "cat-file", "blob", blob)
-                # what reading made something else of: bytes that are no text, line ends of another system
-                if "\0" not in content and len(content.encode()) == int(size) and "\ufffd" not in content:
-                    texts[path] = content
-        return Tree(folder, modes, texts)
+                blobs[path] = (blob, int(size))
+        return Tree(folder, modes, _Texts(self._blob, blobs))
+
+    def _blob(self, blob: str) -> str:
+        return self._must("The commit cannot be read", "cat-file", "blob", blob)
 
     def before(self, commit: str, folder: str) -> str:
         """Return the commit before the last one that changed *folder*, empty where there is none."""
@@ -162,3 +162,32 @@ class Checkout:
     def forget(self, fix_run_id: str) -> None:
         """Let go of a candidate."""
         self._git("update-ref", "-d", f"{REFS}{fix_run_id}")
+
+
+class _Texts(Mapping[str, str]):
+    """The files of *blobs* (id and bytes, by path) that are text: read when they are asked for, since most never are."""
+
+    def __init__(self, read: Callable[[str], str], blobs: Mapping[str, tuple[str, int]]) -> None:
+        self._read, self._blobs = read, blobs
+        self._known: dict[str, str | None] = {}
+
+    def _text(self, path: str) -> str | None:
+        if path not in self._known:
+            blob, size = self._blobs[path]
+            content = self._read(blob)
+            # what reading made something else of: bytes that are no text, line ends of another system
+            is_text = "\0" not in content and len(content.encode()) == size and "\ufffd" not in content
+            self._known[path] = content if is_text else None
+        return self._known[path]
+
+    def __getitem__(self, path: str) -> str:
+        text = self._text(path) if path in self._blobs else None
+        if text is None:
+            raise KeyError(path)
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        return (path for path in self._blobs if self._text(path) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _path in self)

@@ -17,7 +17,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import instr
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.artifacts import Artifacts
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, ActionPlan, Artifact, Edit, FixRun
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import PLAIN, allowed
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import PLAIN, Tree, allowed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet, Profile
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Registry, diff, shipped
 
@@ -85,16 +85,14 @@ class Desk:
                 f"Not committed as it is: {', '.join(dirty[:5])}. A fix run patches what is committed.",
                 f"checkout_dirty: commit it, or take it back. {_NOTHING}",
             )
-        earlier = self.checkout.before(base, stack)
-        case = Case(
-            wanted,
-            made,
-            self.checkout.tree(base, stack),
-            earlier=self.checkout.tree(earlier, stack) if earlier and self.checkout.names(earlier, stack) else None,
-            patch=patch,
-        )
+        earlier = self._earlier(base, stack) if self._registry.of(wanted.kind).needs_look else None
+        case = Case(wanted, made, self.checkout.tree(base, stack), earlier=earlier, patch=patch)
         planner.propose(case, self._registry)
         return Asked(service, case, base, planner.sha256(found))
+
+    def _earlier(self, base: str, stack: str) -> Tree | None:
+        earlier = self.checkout.before(base, stack)
+        return self.checkout.tree(earlier, stack) if earlier and self.checkout.names(earlier, stack) else None
 
     def profile_of(self, service: str) -> Profile:
         """Return the profile of a service as it is committed. Raises PifleetError where there is none."""
@@ -193,11 +191,12 @@ class Desk:
     def keep_analysis(self, run: FixRun, seen: Mapping[str, Any], log: str, planned: Planned | None) -> list[Artifact]:
         """Write what an analysis found, and led to."""
         told = {**cleaned(seen, self._secrets), "log": log.splitlines(), "evidence": dict(planned.evidence) if planned else {}}
-        made = [self.keep(run, "analyze.json", ANALYZE, _json(told))]
+        texts = {"analyze.json": _json(told)}
         if planned:
-            made.append(self.keep(run, "plan.json", ANALYZE, _json({**planned.plan.as_table(), "digest": planned.plan.digest})))
-            made.append(self.keep(run, "patch.diff", ANALYZE, planned.diff))
-        return made
+            texts["plan.json"] = _json({**planned.plan.as_table(), "digest": planned.plan.digest})
+            texts["patch.diff"] = planned.diff
+        place = self.artifacts()
+        return [place.write(run.id, name, ANALYZE, scrubbed(text, self._secrets)) for name, text in texts.items()]
 
     def shown_diff(self, planned: Planned) -> str:
         return scrubbed(planned.diff, self._secrets)

@@ -39,7 +39,8 @@ def is_compose(path: str) -> bool:
 
 def allowed(tree: Tree, profile: Profile) -> list[str]:
     """Return the files of the allow-list that are there, in order."""
-    return [path for path in sorted(tree.texts) if tree.modes[path] != LINK and _is_listed(path, profile.files)]
+    listed = (path for path, mode in sorted(tree.modes.items()) if mode != LINK and _is_listed(path, profile.files))
+    return [path for path in listed if path in tree.texts]
 
 
 def refuse_path(path: str, tree: Tree, profile: Profile) -> None:

@@ -47,7 +47,8 @@ for line in pathlib.Path("/build/requirements.txt").read_text().split("\\n"):
     zipfile.ZipFile(wheel).extractall("/site")
 """
 SERVER = """\
-import http.server, os, sys
+import http.server, os, signal, sys
+signal.signal(signal.SIGTERM, lambda *words: sys.exit(0))
 sys.path.insert(0, "/site")
 import greeting
 MODE = os.environ["MODE"]
@@ -99,7 +100,8 @@ PROFILE: dict[str, Any] = {
         "wrong": {"argv": ["/usr/bin/python3", "-c", "raise SystemExit(3)"]},
     },
     "health": {"url": "http://{address}:8080/", "interval": 0.5, "timeout": 15, "samples": 3, "checks": ["module"]},
-    "timeouts": {"build": 120, "restart": 60},
+    # what takes that long on a busy machine is not what a test is about
+    "timeouts": {"build": 120, "restart": 180},
 }
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
@@ -65,6 +67,36 @@ def test_the_same_is_planned_for_the_same(fleet: Fleet) -> None:
     assert planned.plan.digest != fleet.plan("bump requests to 2.32.5").plan.digest
     assert planned.plan.steps["restart"]["others"] == ["other"]
     assert REQUIREMENTS not in str(planned.plan.as_table()), "files may hold secrets, and the plan is kept"
+
+
+def test_only_what_is_asked_for_is_read(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        fleet.repository.write(f"stacks/shop/web/{number}.txt", f"{number}\n")
+    fleet.repository.write("stacks/shop/compose.yaml", COMPOSE + "# again\n")
+    fleet.head = fleet.repository.commit()
+    read, run = list[str](), argv.run
+
+    def noted(words: Sequence[str], **more: Any) -> argv.Completed:
+        if "cat-file" in words:
+            read.append(words[-1])
+        return run(words, **more)
+
+    monkeypatch.setattr(fleet.desk.checkout, "_run", noted)
+    fleet.desk.ask("web", "set image tag 2")
+    assert len(read) <= 3, "the profile, and what the edit is made in"
+    fleet.desk.ask("web", "auto")
+    assert len(read) <= 6
+
+
+def test_what_is_no_text_is_not_among_the_texts(fleet: Fleet) -> None:
+    fleet.repository.write("stacks/shop/web/dos.txt", "a\r\n")
+    (fleet.repository.root / "stacks/shop/web/binary").write_bytes(b"\xff\x00")
+    found = fleet.checkout.tree(fleet.repository.commit(), "stacks/shop")
+    assert set(found.modes) - set(found.texts) == {"web/dos.txt", "web/binary"}
+    assert found.texts["web/requirements.txt"] == REQUIREMENTS
+    assert "web/binary" not in found.texts
+    assert found.texts.get("nowhere") is None
+    assert len(found.texts) == 2
 
 
 def test_what_the_instruction_asks_for_besides_is_not_asked_of_what_was_there_before(fleet: Fleet) -> None:

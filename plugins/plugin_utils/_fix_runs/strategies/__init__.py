@@ -20,8 +20,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile impo
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a strategy may know. *tree*: the stack's folder; *earlier*: the same before its last change, None where there is none;
-    *seen*: what the analysis found on the node (see ``fix_run_host``), None before there was one; *patch*: the text of a diff."""
+    """All that a strategy may know. *tree*: the stack's folder; *seen*: what the analysis found on the node (see ``fix_run_host``), None
+    before there was one; *earlier*: the folder before its last change, for strategies that need a look, None where there is none; *patch*:
+    the text of a diff."""
 
     wanted: Instruction
     profile: Profile
