@@ -66,8 +66,10 @@ def _transport(broker_url: str) -> dict[str, Any]:
     if _is_rabbitmq(broker_url):
         # a message counts as handed over when the broker has it: https://www.rabbitmq.com/docs/confirms
         return {"confirm_publish": True, "max_retries": 0}
-    # seconds after which Redis delivers again what was not acknowledged; one that is still under way is left alone
-    return {"visibility_timeout": 60, "queue_order_strategy": "priority", "priority_steps": [0, _HIGHEST], "max_retries": 0}
+    # seconds after which Redis delivers again what was not acknowledged, which workers look for every 10 seconds (each tenth time, where
+    # nothing is said); one that is still under way is left alone
+    again = {"visibility_timeout": 60, "unacked_restore_throttle": 1}
+    return {**again, "queue_order_strategy": "priority", "priority_steps": [0, _HIGHEST], "max_retries": 0}
 
 
 def __getattr__(name: str) -> Any:

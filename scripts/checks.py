@@ -43,7 +43,7 @@ OWN_FLEETS = {
 }
 # folders that are too long for CI: part of `make test-full`
 ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "observability", "queue"}
-# scenarios that are: they need RabbitMQ (scripts/setup-rabbitmq) too
+# scenarios that are: they need RabbitMQ (scripts/setup-brokers) too
 ONLY_FULL_SCENARIOS = {"fix_queue"}
 # folders of tests that run anywhere
 NO_LAB = {"controller", "hub_page", "ledger", "queue", "secrets", "sync"}

@@ -28,21 +28,23 @@ from tests.support.fleet import ROOT, descendants
 from tests.support.ports import free_port
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
+from tests.support.redis import RedisBroker
 
 QUEUE = "pifleet.tests"
 OVER = ("succeeded", "failed", "rolled_back", "rollback_failed", "rejected", "expired", "cancelled")
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Callable[[], tuple[Broker, Server]]]:
-    """RabbitMQ and PostgreSQL, started by the first who needs them."""
+def servers() -> Iterator[Callable[..., tuple[Broker | RedisBroker, Server]]]:
+    """RabbitMQ, or another broker, and PostgreSQL, each started by the first who needs it."""
     with ExitStack() as stack:
-        started: list[tuple[Broker, Server]] = []
+        started: dict[type, Any] = {}
 
-        def both() -> tuple[Broker, Server]:
-            if not started:
-                started.append((stack.enter_context(Broker()), stack.enter_context(Server())))
-            return started[0]
+        def both(broker: type[Broker] | type[RedisBroker] = Broker) -> tuple[Broker | RedisBroker, Server]:
+            for kind in (broker, Server):
+                if kind not in started:
+                    started[kind] = stack.enter_context(kind())
+            return started[broker], started[Server]
 
         yield both
 
@@ -74,7 +76,7 @@ def ended(pid: int) -> bool:
 class QueueOffice:
     """Of the fleet at *root*. *broker*: of the workers; without one the queue is embedded."""
 
-    def __init__(self, root: Path, inventory: Path, broker: Broker | None) -> None:
+    def __init__(self, root: Path, inventory: Path, broker: Broker | RedisBroker | None) -> None:
         self.root, self.broker = root, broker
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.port = free_port()

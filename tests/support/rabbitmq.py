@@ -35,7 +35,7 @@ class Broker:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
     def __enter__(self) -> Broker:
-        assert PROGRAM.exists(), f"{PROGRAM} is missing: scripts/setup-rabbitmq installs it"
+        assert PROGRAM.exists(), f"{PROGRAM} is missing: scripts/setup-brokers installs it"
         (self.folder / "plugins").write_text("[].\n")
         if os.geteuid() == 0:
             account = pwd.getpwnam("rabbitmq")

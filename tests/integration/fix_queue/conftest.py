@@ -16,6 +16,7 @@ from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
 from tests.support.fleet import Fleet
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
+from tests.support.redis import RedisBroker
 
 HERE = Path(__file__).resolve().parent
 
@@ -23,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 class Queued(Shop):
     """The shop, with a hub. *broker* and *ledger_url*: of workers; without them the queue is embedded."""
 
-    def __init__(self, fleet: Fleet, root: Path, broker: Broker | None, ledger_url: str) -> None:
+    def __init__(self, fleet: Fleet, root: Path, broker: Broker | RedisBroker | None, ledger_url: str) -> None:
         self.office = QueueOffice(root, fleet.inventory, broker)
         super().__init__(fleet, root)
         if ledger_url:
@@ -49,7 +50,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[Queued]:  # noqa: F811
+def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[..., tuple[Broker | RedisBroker, Server]]) -> Iterator[Queued]:  # noqa: F811
     """Deployed and well, with a repository, ledger, hub and queue of the test's own, none of which works yet."""
     fleet.sh(
         NODE,
@@ -57,8 +58,8 @@ def well(fleet: Fleet, tmp_path: Path, kind: str, servers: Callable[[], tuple[Br
         "docker image prune -f >/dev/null; rm -rf /var/lib/pifleet/*",
     )
     broker, url = None, ""
-    if kind == "celery":
-        broker, server = servers()
+    if kind != "embedded":
+        broker, server = servers(RedisBroker if kind == "redis" else Broker)
         broker.purge(QUEUE)
         url = server.fresh()
     shop = Queued(fleet, tmp_path / "fleet", broker, url)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.integration.fix_queue.conftest import Queued
 from tests.integration.fix_runs.conftest import NODE
 from tests.support.fix_queue import QUEUE, until
 from tests.support.fleet import ROOT
 
 
+@pytest.mark.parametrize("kind", ["embedded", "celery", "redis"], indirect=True)
 def test_repaired_by_the_queue(well: Queued) -> None:
     # somebody took the line out
     well.change("web/requirements.txt", "# nothing\n")

@@ -13,6 +13,7 @@ from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
 from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
+from tests.support.redis import RedisBroker
 from tests.support.release_fleet import Repository
 
 #: ssh gives up on such a node after ansible.cfg's ConnectTimeout
@@ -29,7 +30,7 @@ all:
 
 
 @pytest.fixture
-def office(tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server]]) -> Iterator[QueueOffice]:  # noqa: F811
+def office(tmp_path: Path, kind: str, servers: Callable[..., tuple[Broker | RedisBroker, Server]]) -> Iterator[QueueOffice]:  # noqa: F811
     """Of the queue *kind*, and nobody works yet."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
         repository = Repository(tmp_path / "fleet")
@@ -39,8 +40,8 @@ def office(tmp_path: Path, kind: str, servers: Callable[[], tuple[Broker, Server
         repository.write("stacks/shop/compose.yaml", COMPOSE)
         repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
         broker = None
-        if kind == "celery":
-            broker, server = servers()
+        if kind != "embedded":
+            broker, server = servers(RedisBroker if kind == "redis" else Broker)
             broker.purge(QUEUE)
             repository.write("evidence.yml", f"ledger_url: {server.fresh()}\n")
         repository.commit()

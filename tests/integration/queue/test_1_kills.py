@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fix_queue import QUEUE, QueueOffice, ended, until
+from tests.support.redis import RedisBroker
 
 
 def taken(office: QueueOffice) -> list[str]:
@@ -24,7 +25,10 @@ def taken(office: QueueOffice) -> list[str]:
 
 @pytest.mark.parametrize(
     ("kind", "victim"),
-    [("embedded", "runner"), ("embedded", "worker"), ("celery", "runner"), ("celery", "worker"), ("celery", "broker")],
+    [
+        *(("embedded", victim) for victim in ("runner", "worker")),
+        *((kind, victim) for kind in ("celery", "redis") for victim in ("runner", "worker", "broker")),
+    ],
 )
 def test_killed(office: QueueOffice, victim: str) -> None:
     office.start_workers()
@@ -62,6 +66,8 @@ def test_killed(office: QueueOffice, victim: str) -> None:
         # no message is left, nor does one come again
         until(lambda: office.broker and office.broker.waiting(QUEUE) == 0, "a message is left")
         assert office.fix_runs.get(run.id) == last
+    if isinstance(office.broker, RedisBroker):
+        until(lambda: isinstance(office.broker, RedisBroker) and not office.broker.held(), "a worker holds a message")
     # what ansible-runner keeps, which may hold secrets, is gone
     until(lambda: not list((office.root / ".pifleet/queue").iterdir()), "files of ansible-runner stay")
 
