@@ -47,6 +47,11 @@ def node() -> Recipe:
     return Recipe("pifleet-node", "amd64", packages, FILES, "/sbin/pi-init")
 
 
+def debian() -> Recipe:
+    """Debian itself, for images that are built on it where no image registry can be reached."""
+    return Recipe("pifleet-debian", "amd64", ("ca-certificates",), None, "/bin/bash")
+
+
 def ensure(recipe: Recipe, console: Console) -> str:
     """Return the image's tag, after importing it from the cache or making it."""
     if docker.image_exists(recipe.tag):
