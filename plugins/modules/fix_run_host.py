@@ -55,9 +55,14 @@ options:
     elements: str
     default: []
   target:
-    description: The revision to bring, with C(revision), C(commit_message), C(folder) and C(archive). Set by the action.
+    description: The revision to bring, with C(revision), C(commit_message), C(folder), and C(archive) where that was sent as a file. Set by
+      the action.
     type: dict
     default: {}
+  archive:
+    description: The archive of that revision, where it is small. Set by the action.
+    type: str
+    default: ""
   health:
     description: How the service is verified. Set by the action.
     type: dict
@@ -134,6 +139,8 @@ ARGUMENT_SPEC = {
     "place": {"type": "dict", "default": {}},
     "files": {"type": "list", "elements": "str", "default": []},
     "target": {"type": "dict", "default": {}},
+    # files of stacks: not for the node's journal
+    "archive": {"type": "str", "default": "", "no_log": True},
     "health": {"type": "dict", "default": {}},
     "timeout": {"type": "float", "default": 900},
 }
@@ -163,31 +170,38 @@ def main():
 
 def look(params, of):
     """Return what there is to be known of the service. Changes nothing."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import refresh
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
 
-    of.refuse_without_docker()
     states = service.file_states(of.place.folder, params["files"])
-    service.refuse_unsafe(states)
-    table = of.defined()
-    containers = of.containers()
-    ok, said = verify.look(params["health"].get("url", ""), containers)
-    # what a check said of a service that is not well says nothing of the check
-    held = {check["name"]: verify.check(of, containers[0], check)[0] for check in params["health"].get("checks", ())} if ok else {}
+    with ThreadPoolExecutor() as pool:
+        # docker takes its time for each answer, so it is asked at once for what does not hang on one another
+        defined = pool.submit(of.defined)
+        of.refuse_without_docker()
+        service.refuse_unsafe(states)
+        containers, table = of.containers(), defined.result()
+        image = pool.submit(of.image_id, table["image"])
+        logs = [pool.submit(of.log, c["id"]) for c in containers]
+        known = pool.submit(stack_of, params["reconcile"], of.place)
+        ok, said = verify.look(params["health"].get("url", ""), containers)
+        # what a check said of a service that is not well says nothing of the check
+        held = {c["name"]: verify.check(of, containers[0], c)[0] for c in params["health"].get("checks", ())} if ok else {}
     status = refresh.status(RefreshPlaces.below())
     seen = {
         "revision": status.revision,
         "files": states,
-        "image": {"reference": table["image"], "id": of.image_id(table["image"])},
+        "image": {"reference": table["image"], "id": image.result()},
         "built": bool(table.get("build")),
         "others": table["others"],
         "containers": containers,
         "health": {"ok": ok, "said": said, "checks": held},
-        "stack": stack_of(params["reconcile"], of.place),
+        "stack": known.result(),
         "memory": str(next((c["memory"] for c in containers if c["memory"]), "")),
     }
-    return {"changed": False, "seen": seen, "log": scrub("".join(of.log(c["id"]) for c in containers), of.secrets(table))}
+    return {"changed": False, "seen": seen, "log": scrub("".join(log.result() for log in logs), of.secrets(table))}
 
 
 def stack_of(given, place):
@@ -216,19 +230,29 @@ def patch(params, of):
     of.refuse_without_docker()
     before = hold.Hold(params["fix_run_id"], of).take()
     service.refuse_unsafe(service.file_states(of.place.folder, params["files"]))
-    bring(params["target"])
+    bring(params)
     return {"changed": True, "seen": {"before": public(before), "files": service.file_states(of.place.folder, params["files"])}}
 
 
-def bring(target):
-    """Make the node's desired state the revision *target*."""
+def bring(params):
+    """Make the node's desired state the revision C(target)."""
+    import base64
+    import os
+    import tempfile
     import time
+    import zlib
 
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import prepare, refresh
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
 
-    source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], target["archive"])
-    refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
+    target = params["target"]
+    with tempfile.TemporaryDirectory(prefix="pifleet-") as folder:
+        archive = target.get("archive") or os.path.join(folder, "archive.tar")
+        if params["archive"]:
+            with open(archive, "wb") as stream:
+                stream.write(zlib.decompress(base64.b64decode(params["archive"])))
+        source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], archive)
+        refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
 
 
 def build(params, of):
@@ -270,7 +294,7 @@ def restore(params, of):
 
     kept = hold.Hold(params["fix_run_id"], of)
     pin.pin(of.place, "")  # where it was cut off after the service was found well
-    bring(params["target"])
+    bring(params)
     before = kept.restore()
     return {"changed": before is not None, "seen": {"before": public(before or {})}}
 

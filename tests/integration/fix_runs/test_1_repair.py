@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
@@ -24,6 +25,8 @@ def test_by_an_instruction(broken: Shop) -> None:
 
     done = broken.fix("add greeting 1.0")
     assert broken.says() == "1.0 good"
+    # a step asks the node once; what is over is let go of, and the end of the record is written down
+    assert sum(done.ssh_calls.values()) <= 7, done.ssh_calls
     assert broken.others() == others
     assert {host for host, _task in done.changed} <= {NODE, OTHER}
     assert not [host for host, task in done.changed if host == OTHER and "Record the fix run" not in task and "Decide" not in task]
@@ -82,8 +85,12 @@ def test_by_itself_where_nothing_is_known(broken: Shop) -> None:
     assert (broken.last().status, broken.everything()) == ("failed", before)
 
 
-def test_a_variable_and_a_check(well: Shop) -> None:
-    others = well.others()
+def test_a_variable_and_a_check(shop: Shop) -> None:
+    # stacks that are sent as a file
+    (shop.repository.root / "stacks/shop/large").write_bytes(random.Random(1).randbytes(200_000))
+    shop.change("web/requirements.txt", "greeting==1.0\n")
+    shop.deploy()
+    well, others = shop, shop.others()
     well.fix("set env MODE=better; $(id) and check module", fix_runs_textfile="var/node/pifleet.prom")
     assert well.says() == "1.0 better; $(id)"
     assert well.others() == others
