@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import ROOT, Fleet, Run
+from tests.support.fleet import BIN, ROOT, Fleet, Run
 
 HERE = Path(__file__).resolve().parent
 HOST, OTHER = "watch-1.local", "watch-2.local"
@@ -26,8 +29,8 @@ TOKEN = "tr0ub4dor-and-3"
 class Receiver:
     """Takes what Alertmanager sends, and keeps it by the last part of its address. *refusing*: answers with an error instead."""
 
-    def __init__(self, address: str) -> None:
-        self.messages: dict[str, list[dict[str, Any]]] = {name: [] for name in RECEIVERS}
+    def __init__(self, address: str, port: int = 0) -> None:
+        self.messages: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.refusing = False
         outer = self
 
@@ -42,7 +45,7 @@ class Receiver:
             def log_message(self, *_args: object) -> None:
                 """Quiet."""
 
-        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self.base = f"http://{address}:{self._server.server_port}/{TOKEN}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -61,6 +64,12 @@ class Watch(Fleet):
 
     def day(self, playbook: str, *args: str) -> Run:
         return self.play(*self.given(), *args, playbook=f"playbooks/{playbook}.yml")
+
+    def ask(self, host: str, module: str) -> str:
+        """What a module says of a node, asked by hand."""
+        argv = [str(BIN / "ansible"), host, "-i", str(self.inventory), "-b", "-m", module]
+        env = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180, check=True).stdout
 
     def given(self) -> tuple[str, ...]:
         receivers = {name: f"{self.receiver.base}/{name}" for name in RECEIVERS}
