@@ -9,14 +9,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleError
-from ansible_collections.pifleet.ops.plugins.lookup.k8s_manifests import objects_of
+from ansible_collections.pifleet.ops.plugins.action.run_record import MISSING
+from ansible_collections.pifleet.ops.plugins.lookup.k8s_manifests import objects_in, objects_of
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv, atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import manifests
 from ansible_collections.pifleet.ops.plugins.modules.cluster_diff import ARGUMENT_SPEC
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _cluster_diff, _fleet_root, _helm
 from ansible_collections.pifleet.ops.plugins.plugin_utils._controller_action import ControllerAction
+
+if not MISSING:
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets.policy import FILE as POLICY
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._secrets.sops import Sops
+
+_Objects = list[dict[str, Any]]
 
 
 class ActionModule(ControllerAction):
@@ -27,12 +35,18 @@ class ActionModule(ControllerAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         root = _fleet_root.of_task(self._templar, self.task_vars)
-        objects, left_out = self._desired(root, params["directories"], params["left_out"])
+        objects, hidden, left_out = self._desired(root, params["directories"], params["left_out"])
         asked = self._ask(objects, params["kubeconfig"])
         if asked.get("failed") or asked.get("unreachable"):
             return asked
         charts = params["charts"]
         states, diff = list(_cluster_diff.plain(asked["objects"])), asked["diff_text"]
+        if hidden:
+            asked = self._ask(hidden, params["kubeconfig"])
+            if asked.get("failed") or asked.get("unreachable"):
+                return asked
+            states += _cluster_diff.plain(asked["objects"])
+            diff += _cluster_diff.not_shown(_cluster_diff.plain(asked["objects"]))
         for name in charts:
             found_states, found_diff = self._release(root, name, params)
             states += found_states
@@ -76,19 +90,42 @@ class ActionModule(ControllerAction):
         states.update({ref: live[manifests.ref(entry)] for ref, entry in kept.items() if manifests.ref(entry) in live})
         return _cluster_diff.release_states(name, found.state, list(states.items())), found.comparison.diff + asked.get("diff_text", "")
 
-    def _desired(self, root: Path, directories: list[str], apart: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        objects: list[dict[str, Any]] = []
+    def _desired(self, root: Path, directories: list[str], apart: list[str]) -> tuple[_Objects, _Objects, list[str]]:
+        """The objects, those whose difference may not be shown, because they are encrypted and no Secrets, and what is left out."""
+        objects: _Objects = []
+        hidden: _Objects = []
         left_out: list[str] = []
         for directory in directories:
             paths, said = _cluster_diff.manifests_below(root / directory, [root / one for one in apart])
             left_out += said
-            try:
-                objects += [one for path in paths for one in objects_of(path)]
-            except AnsibleError as error:
-                raise PifleetError(str(error), "Correct the manifest.") from None
-        if not objects:
+            for path in paths:
+                try:
+                    if not _cluster_diff.is_encrypted(path):
+                        objects += objects_of(path)
+                        continue
+                    text = self._decrypted(root, str(path.relative_to(root)))
+                    found = objects_in(text, path)
+                except AnsibleError as error:
+                    raise PifleetError(str(error), "Correct the manifest.") from None
+                except yaml.YAMLError:
+                    raise PifleetError(f"{path} is no valid YAML once it is decrypted.", "Correct it: `sops edit`.") from None
+                except PifleetError as error:
+                    left_out.append(f"{path.relative_to(root)}, which is encrypted. {error}")
+                    continue
+                objects += [one for one in found if one["kind"] == "Secret"]
+                hidden += [one for one in found if one["kind"] != "Secret"]
+        if not (objects or hidden):
             raise PifleetError(f"There is no manifest below {', '.join(directories)} of {root}.", "Correct collect_diff_dirs.")
-        return objects, left_out
+        return objects, hidden, left_out
+
+    def _decrypted(self, root: Path, name: str) -> str:
+        """The plaintext of a manifest, in memory. Raises PifleetError where it cannot be had here."""
+        if MISSING:
+            raise PifleetError(
+                f"Reading it needs libraries on the controller: {MISSING}.", "Install them: `make env`, or `pip install pydantic`."
+            )
+        policy = root / POLICY
+        return Sops(policy.read_text() if policy.is_file() else "").decrypt(name, (root / name).read_text())
 
     def _ask(self, objects: list[dict[str, Any]], kubeconfig: str, **more: Any) -> dict[str, Any]:
         """What the module would change: in check mode it asks the API for a server-side diff, and does nothing more."""

@@ -44,9 +44,14 @@ from ansible.plugins.lookup import LookupBase
 def objects_of(path: Path) -> list[dict[str, Any]]:
     """Return the objects of one file; a ``List`` gives its items. Raises AnsibleLookupError naming the file."""
     try:
-        documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None]
+        return objects_in(path.read_text(encoding="utf-8"), path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AnsibleLookupError(f"{path} is no valid YAML: {error}") from error
+
+
+def objects_in(text: str, path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a file's *text*. Raises yaml.YAMLError, which shows a part of it, and AnsibleLookupError, which does not."""
+    documents = [d for d in yaml.safe_load_all(text) if d is not None]
     found: list[dict[str, Any]] = []
     for number, document in enumerate(documents, start=1):
         if not isinstance(document, dict) or not all(document.get(k) for k in ("apiVersion", "kind")):

@@ -16,7 +16,9 @@ description:
   - Asks the API what a server-side apply of all manifests below O(directories) would change, and changes nothing in the cluster.
   - Writes what differs, with a summary, into a folder of C(docs/governance/reviews) of the fleet's folder. Values of Secrets are masked.
   - Compares each Helm release of O(charts) as M(pifleet.ops.helm_release) does, and asks the API whether somebody edited its objects.
-  - What was not compared is named, as encrypted manifests, and charts that are not among O(charts).
+  - Encrypted manifests (C(*.sops.*)) are decrypted in memory, by the program C(sops) on the controller. Of their Secrets the masked
+    difference is shown, of other objects in them only that they differ.
+  - What was not compared is named, as manifests that cannot be decrypted here, and charts that are not among O(charts).
   - Its host is a server of the cluster. The playbook C(pifleet.ops.collect_diff) is the usual way to it.
 options:
   directories:

@@ -165,8 +165,15 @@ def run(params, check_mode):
     }
 
 
+class Module(AnsibleModule):
+    """Objects may be Secrets. With ``no_log`` each word of them, such as a namespace, would be hidden in the result too."""
+
+    def _log_invocation(self):
+        """Leave the node's journal alone."""
+
+
 def main():
-    module = AnsibleModule(
+    module = Module(
         argument_spec={
             "objects": {"type": "list", "elements": "raw", "required": True},
             "field_manager": {"type": "str", "default": FIELD_MANAGER},
@@ -179,9 +186,9 @@ def main():
         supports_check_mode=True,
     )
     try:
-        module.exit_json(**run(module.params, module.check_mode))
+        module.exit_json(**run(module.params, module.check_mode), invocation={})
     except PifleetError as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=str(error), invocation={})
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def markdown(found: Comparison) -> str:
 
 
 def manifests_below(folder: Path, leave_out: Sequence[Path] = ()) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Return the manifests below *folder*, by path, and what is left out there: what is encrypted, and the folders *leave_out*.
+    """Return the manifests below *folder*, by path, and what is said of the folders *leave_out* there.
 
     Raises PifleetError where it is no folder.
     """
@@ -95,11 +95,18 @@ def manifests_below(folder: Path, leave_out: Sequence[Path] = ()) -> tuple[tuple
         raise PifleetError(f"{folder} is no folder of manifests.", "Correct collect_diff_dirs.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml"))
     apart = [other for other in leave_out if any(other in path.parents for path in paths)]
-    paths = [path for path in paths if not set(apart).intersection(path.parents)]
-    secret = [path for path in paths if ".sops." in path.name]
-    said = [f"{path.relative_to(folder.parent)}, which is encrypted" for path in secret]
-    said += [f"{path.relative_to(folder.parent)}, which this fleet does not ask for" for path in apart]
-    return tuple(path for path in paths if path not in secret), tuple(said)
+    said = [f"{path.relative_to(folder.parent)}, which this fleet does not ask for" for path in apart]
+    return tuple(path for path in paths if not set(apart).intersection(path.parents)), tuple(said)
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the manifest is one that sops encrypts, by its name."""
+    return ".sops." in path.name
+
+
+def not_shown(objects: Sequence[tuple[str, str]]) -> str:
+    """Return what the difference says of encrypted objects that are no Secrets, of which nothing can be shown: where there is one."""
+    return "".join(f"# {ref} is encrypted: what differs there is not shown\n" for ref, state in objects if state in MEANING)
 
 
 def charts_left_out(there: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ Where the API is on the same host, plain questions are asked without starting on
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -31,6 +32,8 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "kubectl": {"type": "list", "elements": "str"},
 }
 
+#: a file system of RAM on every Linux (tmpfs(5))
+_RAM = "/dev/shm"
 
 #: between two attempts to ask an API that does not answer
 POLL_SECONDS = 1.0
@@ -55,8 +58,8 @@ def default_command() -> list[str]:
 class Kubectl:
     """Runs kubectl against one kubeconfig. Never raises for an exit code; callers judge the result.
 
-    A context manager: what kubectl writes (its discovery cache, the files it compares) goes to a temporary folder that is gone
-    afterwards, so that looking at a cluster leaves nothing on the node.
+    A context manager: what kubectl writes (its discovery cache, the files it compares) goes to a temporary folder of RAM that is gone
+    afterwards, so that looking at a cluster leaves nothing on the node, and nothing secret comes to its storage.
     """
 
     def __init__(self, runner: Runner, kubeconfig: str, command: Sequence[str] | None = None) -> None:
@@ -64,7 +67,7 @@ class Kubectl:
         # with a command of the user's own, that one is wanted for everything
         self._local: LocalApi | None = None if command else local_api(kubeconfig)
         self._command = list(command or default_command())
-        self._scratch = tempfile.TemporaryDirectory(prefix="pifleet-kubectl-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="pifleet-kubectl-", dir=_RAM if os.path.isdir(_RAM) else None)
         self.kubeconfig = kubeconfig
 
     def __enter__(self) -> Kubectl:

@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import Runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
 from tests.integration.operations.conftest import Operations
 from tests.support.fleet import ROOT
+from tests.support.secrets import Keys, sops
 
 VALUE, OTHER = "correct-horse-battery-staple", "another-horse-entirely"
 SECRET = {
@@ -51,7 +53,7 @@ def test_a_cluster_that_was_just_made_is_clean(fleet: Operations) -> None:
 
 
 def test_what_somebody_edited_is_shown_and_secrets_are_not(fleet: Operations) -> None:
-    """And what is new in the folder, what is encrypted, and charts that nobody can compare."""
+    """And what is new in the folder, what is encrypted and cannot be decrypted, and charts that nobody can compare."""
     (fleet.folder / "cluster/receiver.yaml").write_text(json.dumps(SECRET))
     (fleet.folder / "cluster/other.sops.yaml").write_text("kind: Secret\n")
     (fleet.folder / "charts/some-chart").mkdir(parents=True)
@@ -76,7 +78,7 @@ def test_what_somebody_edited_is_shown_and_secrets_are_not(fleet: Operations) ->
     }
     assert "-    app.kubernetes.io/part-of: somebody" in diff
     assert "+    app.kubernetes.io/part-of: pifleet" in diff
-    assert "cluster/other.sops.yaml, which is encrypted" in found["left_out"]
+    assert any(text.startswith("cluster/other.sops.yaml, which is encrypted. ") for text in found["left_out"])
     assert any("some-chart" in text for text in found["left_out"])
     runs = Runs(Store(fleet.folder / ".pifleet/ledger.db"))
     run = next(r for r in runs.all() if r.run_id == found["run_id"])
@@ -89,6 +91,57 @@ def test_what_somebody_edited_is_shown_and_secrets_are_not(fleet: Operations) ->
     fleet.kubectl("-n", "operations", "delete", "secret", "receiver")
     for path in ("cluster/receiver.yaml", "cluster/other.sops.yaml"):
         (fleet.folder / path).unlink()
+
+
+def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    (tmp_path / "sops").symlink_to(sops())
+    env = {**keys.env, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    objects = [SECRET, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": SECRET["metadata"], "data": {"password": VALUE}}]
+    (fleet.folder / ".sops.yaml").write_text(
+        f"creation_rules: [{{path_regex: ^cluster/, encrypted_regex: '^(data|stringData)$', age: {keys.age()}}}]\n"
+    )
+    argv = ["sops", "encrypt", "--filename-override", "cluster/receiver.sops.yaml", "/dev/stdin"]
+    plain = "---\n".join(yaml.safe_dump(one) for one in objects)
+    done = subprocess.run(argv, input=plain, cwd=fleet.folder, env={**os.environ, **env}, capture_output=True, text=True, check=True)
+    (fleet.folder / "cluster/receiver.sops.yaml").write_text(done.stdout)
+    assert VALUE not in done.stdout
+
+    def compare(rc: int) -> tuple[dict[str, str], str]:
+        run = fleet.day("collect_diff", "-vvv", env=env).require(rc)
+        bundle = fleet.reviews()[-1]
+        diff = (bundle / "cluster.diff").read_text()
+        assert not [word for word in (VALUE, OTHER) if word in run.output + diff + (bundle / "summary.md").read_text()]
+        assert said(bundle)["left_out"] == before
+        return {ref: state for ref, state in said(bundle)["objects"] if ref.endswith("/receiver")}, diff
+
+    def apply(value: str) -> None:
+        made = [json.dumps({**one, field: {"password": value}}) for one, field in zip(objects, ("stringData", "data"), strict=True)]
+        apply = "k3s kubectl apply --server-side --field-manager=pifleet --force-conflicts -f -"
+        fleet.sh(fleet.servers[0], f"{apply} <<'END'\n{made[0]}\n---\n{made[1]}\nEND\n")
+
+    before = [
+        "cluster/base/observability, which this fleet does not ask for",
+        "charts (some-chart): this fleet does not ask for them (collect_diff_charts)",
+    ]
+    names = ("Secret/operations/receiver", "ConfigMap/operations/receiver")
+    try:
+        assert compare(1)[0] == dict.fromkeys(names, "created")
+        apply(OTHER)
+        found, diff = compare(1)
+        assert set(found) == set(names) and not {"unchanged", "created"} & {*found.values()}
+        assert "Secret" in diff and "password" in diff
+        assert "# ConfigMap/operations/receiver is encrypted: what differs there is not shown" in diff
+        apply(VALUE)
+        # applied by another hand: what it wants is there, without the marks of the collection
+        assert VALUE not in compare(1)[1]
+        journal = fleet.sh(fleet.servers[0], "journalctl --no-pager")
+        assert "pifleet.ops" in journal
+        assert not [word for word in (VALUE, OTHER) if word in journal]
+    finally:
+        fleet.kubectl("-n", "operations", "delete", "secret,configmap", "receiver", "--ignore-not-found")
+        for path in (".sops.yaml", "cluster/receiver.sops.yaml"):
+            (fleet.folder / path).unlink()
 
 
 def test_without_an_api_nothing_is_claimed(fleet: Operations) -> None:

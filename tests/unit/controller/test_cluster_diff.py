@@ -12,7 +12,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._cluster_diff import (
     Comparison,
     charts_left_out,
     files,
+    is_encrypted,
     manifests_below,
+    not_shown,
     release_states,
 )
 
@@ -37,14 +39,14 @@ def test_the_bundle_is_for_people_and_programs(found: Comparison, says: str) -> 
     assert ("- not compared: charts: x" in made["summary.md"]) == (found is CLEAN)
 
 
-def test_what_is_encrypted_or_a_chart_is_left_out_and_said(tmp_path: Path) -> None:
+def test_what_the_fleet_does_not_ask_for_is_left_out_and_said(tmp_path: Path) -> None:
     folder = tmp_path / "cluster"
     (folder / "base").mkdir(parents=True)
     for name in ("base/b.yaml", "a.yml", "base/c.sops.yaml", "notes.md"):
         (folder / name).touch()
     paths, said = manifests_below(folder)
-    assert [path.name for path in paths] == ["a.yml", "b.yaml"]
-    assert said == ("cluster/base/c.sops.yaml, which is encrypted",)
+    assert [(path.name, is_encrypted(path)) for path in paths] == [("a.yml", False), ("b.yaml", False), ("c.sops.yaml", True)]
+    assert said == ()
     paths, said = manifests_below(folder, [folder / "base", tmp_path / "other"])
     assert [path.name for path in paths] == ["a.yml"]
     assert said == ("cluster/base, which this fleet does not ask for",)
@@ -52,6 +54,12 @@ def test_what_is_encrypted_or_a_chart_is_left_out_and_said(tmp_path: Path) -> No
         manifests_below(tmp_path / "none")
     assert charts_left_out(("a", "b"), ("a", "b")) == ()
     assert charts_left_out(("b", "c", "a"), ("b",)) == ("charts (a, c): this fleet does not ask for them (collect_diff_charts)",)
+
+
+def test_of_what_is_encrypted_and_no_secret_it_is_told_that_it_differs() -> None:
+    assert not_shown((("ConfigMap/a/b", "drifted"), ("ConfigMap/a/c", "unchanged"))) == (
+        "# ConfigMap/a/b is encrypted: what differs there is not shown\n"
+    )
 
 
 def test_a_release_is_listed_with_its_objects() -> None:
