@@ -14,14 +14,19 @@ author:
   - pifleet.ops contributors (@pifleet)
 description:
   - Runs C(k3s token rotate) on a server, which makes the new token itself, so that none stands in an argument. Verifies that the server
-    accepts the new token and refuses the old one. The files that k3s is started with are brought into line by the role C(k3s_server).
+    accepts the new token and refuses the old one. Then each server is to be started with it, by O(state=taken).
   - Where a rotation was cut off before that, the token that k3s has made is kept, and nothing is rotated again.
 options:
   state:
-    description: V(verified) only looks whether the server is started with its own token, and accepts it and that of agents.
+    description:
+      - V(taken) has a server started with the token that was made on it or on another server, and verifies that it accepts it.
+      - V(verified) only looks whether the server is started with its own token, and accepts it and that of agents.
     type: str
     default: rotated
-    choices: [rotated, verified]
+    choices: [rotated, taken, verified]
+  token:
+    description: The token that is taken, as M(pifleet.ops.k3s_token_info) returns it.
+    type: str
   data_dir:
     description: The k3s data folder.
     type: path
@@ -70,16 +75,20 @@ from ansible_collections.pifleet.ops.plugins.module_utils._k3s import token_rota
 def main():
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "default": "rotated", "choices": ["rotated", "verified"]},
+            "state": {"type": "str", "default": "rotated", "choices": ["rotated", "taken", "verified"]},
+            "token": {"type": "str", "no_log": True},
             "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
             "timeout": {"type": "int", "default": 60},
         },
+        required_if=[("state", "taken", ["token"])],
         supports_check_mode=True,
     )
     server = token_rotation.LocalServer(argv.run, module.params["data_dir"])
     try:
         if module.params["state"] == "rotated":
             found = token_rotation.rotate(server, module.check_mode, module.params["timeout"])
+        elif module.params["state"] == "taken":
+            found = token_rotation.take(server, module.params["token"], module.check_mode, module.params["timeout"])
         else:
             found = token_rotation.verify(server, module.params["timeout"])
     except PifleetError as error:

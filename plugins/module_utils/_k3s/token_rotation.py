@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Runner
-from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text
+from ansible_collections.pifleet.ops.plugins.module_utils._common.atomic_file import read_text, write_atomic
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._common.k3s_places import TOKEN
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.install import ca_of, secret_of
@@ -43,6 +43,9 @@ class Server(Protocol):
 
     def rotate(self) -> None:
         """Let k3s make a new server token. Raises RotationError."""
+
+    def restart_with(self, token: str) -> None:
+        """Start k3s anew with *token*. Raises RotationError."""
 
     def accepts(self, user: str, secret: str) -> bool | None:
         """Return whether the server takes *secret* from *user* (``server`` or ``node``); None where it does not answer."""
@@ -76,6 +79,20 @@ def rotate(server: Server, check: bool, timeout: float) -> Outcome:
     _wait(timeout, lambda: server.accepts("server", fresh) is True, "the server does not accept the new token")
     _wait(timeout, lambda: server.accepts("server", own) is False, "the server still accepts the old token")
     return Outcome(True, False, fingerprint(fresh), fingerprint(server.agents()), server.ca())
+
+
+def take(server: Server, token: str, check: bool, timeout: float) -> Outcome:
+    """Have the server started with *token*, which k3s has made on it or on another server of its cluster.
+
+    Raises RotationError where it does not accept that after *timeout* seconds.
+    """
+    secret = secret_of(token)
+    taken = server.own() == server.given() == secret
+    if not (taken or check):
+        server.restart_with(token)
+        _wait(timeout, lambda: server.own() == secret, "the server does not tell the new token")
+        _wait(timeout, lambda: server.accepts("server", secret) is True, "the server does not accept the new token")
+    return Outcome(not taken, False, fingerprint(secret), fingerprint(server.agents()), server.ca())
 
 
 def verify(server: Server, timeout: float) -> Outcome:
@@ -124,6 +141,14 @@ class LocalServer:
         if not done.ok:
             said = (done.stderr.strip().splitlines() or [f"exit code {done.rc}"])[-1]
             raise RotationError(f"`k3s token rotate` failed: {said}", "Look at `journalctl -u k3s`; the old token is still the cluster's.")
+
+    def restart_with(self, token: str) -> None:
+        # in the form in which it is started now: that of a server that joined knows the cluster's CA
+        known = (read_text(TOKEN) or "").startswith("K10")
+        write_atomic(TOKEN, f"{token if known else secret_of(token)}\n", 0o600)
+        done = self._run(["systemctl", "restart", "k3s"], timeout=300)
+        if not done.ok:
+            raise RotationError("k3s did not start with the new token.", "Look at `journalctl -u k3s`, then run the same command again.")
 
     def accepts(self, user: str, secret: str) -> bool | None:
         """An answer but 401 is one to somebody who was recognised: k3s's pkg/server/auth."""

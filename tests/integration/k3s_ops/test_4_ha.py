@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.k3s_ops.conftest import HERE, NEW, OLD, Ops, silent
+from tests.integration.k3s_ops.conftest import HERE, NEW, OLD, Ops, kill_after, silent
+from tests.support.fleet import Run
 
 pytestmark = pytest.mark.full
 
@@ -170,3 +171,50 @@ def test_a_reset_of_the_fleet_does_not_count_a_server_as_gone_that_does_not_answ
     assert {h for h in ha.hosts if ha.sh(h, gone)} == {third}
     ha.reset(*ha.confirmed).require()
     assert not any(ha.sh(h, gone) for h in ha.hosts)
+
+
+def test_the_server_token_of_several_servers_is_rotated_without_losing_the_quorum(ha: Ha) -> None:
+    def tokens() -> dict[str, tuple[str, str]]:
+        """What each server tells, and what it is started with."""
+        files = ("/var/lib/rancher/k3s/server/token", "/etc/rancher/k3s/token")
+        return {s: tuple(ha.sh(s, f"cat {file}").strip().rsplit(":", 1)[-1] for file in files) for s in ha.servers}
+
+    def rotate(*args: str) -> Run:
+        return ha.play("-e", "what=k3s_token", *args, playbook="playbooks/rotate_secrets.yml")
+
+    ha.play().require()
+    before, agents, units = tokens(), ha.sh(ha.workers[0], "cat /etc/rancher/k3s/token"), ha.invocations()
+    check = rotate("--check").require()
+    assert (tokens(), ha.invocations()) == (before, units)
+    stop, worst = threading.Event(), [0]
+
+    def watch() -> None:
+        while not stop.is_set():
+            worst[0] = max(worst[0], ha.outage())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        # cut off after one of the others has it
+        kill_after(ha, "Wait until the server serves with it", "playbooks/rotate_secrets.yml", "-e", "what=k3s_token")
+        half = tokens()
+        run = rotate().require()
+    finally:
+        stop.set()
+        watcher.join()
+    after = tokens()
+    (secret,) = {secret for pair in after.values() for secret in pair}
+    assert secret not in {secret for pair in before.values() for secret in pair}
+    assert half[ha.servers[0]][0] == secret, "it is not rotated twice"
+    assert secret not in run.output + check.output
+    started = {(server, "Start the server with it") for server in ha.servers}
+    assert check.changed == started | {(ha.servers[0], "Let k3s make a new server token")}
+    assert run.changed < started
+    assert worst[0] <= 1
+    assert ha.ready() == set(ha.hosts) and ha.voters() == set(ha.servers)
+    assert ha.sh(ha.workers[0], "cat /etc/rancher/k3s/token") == agents
+    ask = "curl -s -o /dev/null -w '%{http_code}' --cacert /var/lib/rancher/k3s/server/tls/server-ca.crt -K - https://127.0.0.1:6443/v1-k3s/readyz"
+    for server in ha.servers:
+        for password, says in ((secret, "200"), (before[server][0], "401")):
+            assert ha.sh(server, f"printf 'user = \"server:%s\"\\n' {password} | {ask}").strip() == says
+    assert ha.play().require().changed == set()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s import token_rotation
-from ansible_collections.pifleet.ops.plugins.module_utils._k3s.token_rotation import RotationError, fingerprint, rotate, verify
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.token_rotation import RotationError, fingerprint, rotate, take, verify
 
 
 @dataclass
@@ -20,6 +20,7 @@ class FakeServer:
     fresh: str = "new"
     keeps_old: bool = False
     rotations: int = 0
+    restarts: int = 0
 
     def given(self) -> str:
         return self.first
@@ -38,6 +39,10 @@ class FakeServer:
         self.token = self.fresh
         self.known["server"] = [self.fresh, *(["old"] if self.keeps_old else [])]
 
+    def restart_with(self, token: str) -> None:
+        self.restarts += 1
+        self.first = self.token = token.rpartition(":")[2]
+
     def accepts(self, user: str, secret: str) -> bool | None:
         return secret in self.known[user]
 
@@ -49,6 +54,22 @@ def test_a_token_is_rotated_once_and_verified() -> None:
     # the node was not told yet: whoever comes then goes on with it
     again = rotate(server, check=False, timeout=0)
     assert (again.changed, again.resumed, again.server, server.rotations) == (False, True, fingerprint("new"), 1)
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_a_server_takes_the_token_that_was_made_on_another_one_once(first: str) -> None:
+    """Also where it was cut off between the file and the restart."""
+    server = FakeServer(first=first, known={"server": ["new"], "node": ["agents"]})
+    token = server.ca() + "::server:new"
+    assert (take(server, token, check=True, timeout=0).changed, server.restarts) == (True, 0)
+    found = take(server, token, check=False, timeout=0)
+    assert (found.changed, found.server, server.restarts) == (True, fingerprint("new"), 1)
+    assert (take(server, token, check=False, timeout=0).changed, server.restarts) == (False, 1)
+
+
+def test_a_server_that_does_not_accept_the_token_it_took_is_told() -> None:
+    with pytest.raises(RotationError, match="does not accept the new token"):
+        take(FakeServer(), "new", check=False, timeout=0)
 
 
 def test_a_check_only_says_what_would_be_done() -> None:
