@@ -72,6 +72,8 @@ class Checkout:
             "ANSIBLE_NOCOLOR": "1",
             "NO_COLOR": "1",
             "COLUMNS": "400",
+            # a machine that builds and tests at once lets a node wait longer than a person's network does
+            "ANSIBLE_TIMEOUT": "60",
         }
         return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", line],

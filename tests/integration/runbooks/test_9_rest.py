@@ -51,6 +51,7 @@ def test_snapshot_and_restore(tell: Callable[..., Story], checkout: Checkout, fl
 
 @pytest.mark.full
 def test_upgrade(tell: Callable[..., Story], checkout: Checkout, fleet: Fleet) -> None:
+    fleet.lab("prepare", "-i", "inventory/lab-second")  # a fleet with the newer version
     with tell("docs/runbooks/upgrade.md") as page:
         page.run("--check --diff")
         assert versions(fleet) == {OLD}
