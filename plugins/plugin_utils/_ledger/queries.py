@@ -125,7 +125,7 @@ def _run(db: Connection, row: dict[str, Any]) -> dict[str, Any]:
     closed = select(events.c.content).where(events.c.run_id == row["id"], events.c.kind == "run.closed")
     told = db.execute(closed.order_by(events.c.seq.desc())).scalar()
     data = json.loads(bytes(told))["data"] if told is not None else {}
-    shown = {name: row[name] for name in row if name not in ("id", "boot_id", "pid", "process_started")}
+    shown = {str(name): row[name] for name in row if name not in ("id", "boot_id", "pid", "process_started")}
     return {
         "run_id": row["id"],
         **shown,
@@ -134,7 +134,7 @@ def _run(db: Connection, row: dict[str, Any]) -> dict[str, Any]:
         "failures": data.get("failures", []),
         "problem": data.get("problem"),
         "hosts": {h["host"]: {"outcome": h["outcome"], **{kind: h[kind] for kind in KINDS}} for h in hosts},
-        "artifacts": [dict(item) for item in kept],
+        "artifacts": [{str(name): value for name, value in item.items()} for item in kept],
     }
 
 

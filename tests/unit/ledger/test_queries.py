@@ -97,6 +97,12 @@ def test_events_are_filtered_newest_first(ledger: Ledger, ids: list[str], wanted
     assert [event["kind"] for event in Queries(ledger()).events(Wanted(**wanted)).items] == kinds  # type: ignore[arg-type]
 
 
+def test_names_are_plain_text(ledger: Ledger, ids: list[str]) -> None:
+    """Ansible warns of any other kind of text in a result."""
+    whole = Queries(ledger()).show(ids[0])
+    assert {type(name) for table in (whole, *whole["artifacts"], *whole["hosts"].values()) for name in table} == {str}
+
+
 def test_run_is_shown_whole(ledger: Ledger, ids: list[str]) -> None:
     run = Queries(ledger()).show(ids[0])
     assert [event["kind"] for event in run["events"]] == ["run.opened", "artifact.kept", "stack.synced", "run.closed"]
