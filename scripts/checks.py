@@ -42,7 +42,7 @@ OWN_FLEETS = {
     "sync_service",
 }
 # folders that are too long for CI: part of `make test-full`
-ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "observability", "queue"}
+ONLY_FULL = {"fix_queue", "fix_runs", "k3s_ops", "lab", "queue"}
 # scenarios that are: they need RabbitMQ (scripts/setup-brokers) too
 ONLY_FULL_SCENARIOS = {"fix_queue"}
 # folders of tests that run anywhere

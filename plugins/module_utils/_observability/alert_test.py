@@ -80,7 +80,9 @@ class AlertTest:
         began = self._clock.monotonic()
         found = replace(found, fired_at=self._now())
         try:
-            found = self._follow(found, before, began)
+            # one after the other, so that what was seen until then is kept where it fails
+            found = self._route(found)
+            found = self._deliver(found, before, began)
         except PifleetError as error:
             found = replace(found, error=str(error))
         try:
@@ -90,9 +92,12 @@ class AlertTest:
         except PifleetError as error:
             return replace(found, error=found.error or str(error))
 
-    def _follow(self, found: Result, before: Mapping[tuple[str, str], int], began: float) -> Result:
+    def _route(self, found: Result) -> Result:
         names = self._routed(found)
-        found = replace(found, receivers=names, routed_at=self._now())
+        return replace(found, receivers=names, routed_at=self._now())
+
+    def _deliver(self, found: Result, before: Mapping[tuple[str, str], int], began: float) -> Result:
+        names = found.receivers
         unknown = [name for name in names if name not in self._ways]
         told = [name for name in names if name in self._ways and self._ways[name].integrations]
         if unknown or not told:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
+import pytest
 import yaml
 
 from tests.integration.observability.cases import GROUPS
@@ -67,6 +70,31 @@ def test_addresses_of_receivers_are_for_alertmanager_alone(observed: Watch) -> N
     assert observed.sh(OTHER, "ls /etc/alertmanager 2>&1 || true").strip().endswith("No such file or directory")
 
 
+def test_facts_are_told_from_where_figures_are(observed: Watch) -> None:
+    """With the firmware's own tool, in whose place a script stands, and without, as on other hardware."""
+
+    def facts() -> dict[str, Any]:
+        done = observed.ask(OTHER, "pifleet.ops.pi_facts")
+        return yaml.safe_load(done.partition("=> ")[2])["pi"]
+
+    def figures() -> str:
+        return observed.sh(OTHER, "systemctl start pifleet-metrics.service && cat /var/lib/prometheus/node-exporter/pifleet-node.prom")
+
+    tool = "/usr/local/bin/vcgencmd"
+    observed.sh(OTHER, f"printf '#!/bin/sh\\necho throttled=0x50004\\n' >{tool} && chmod 755 {tool}")
+    told, said = facts(), figures()
+    assert told["throttled"] == {"now": ["throttled"], "since_boot": ["undervoltage", "throttled"]}
+    assert {"pifleet_undervoltage 0.0", "pifleet_undervoltage_occurred 1.0", "pifleet_throttled 1.0"} <= set(said.splitlines())
+    observed.sh(OTHER, f"rm {tool}")
+    told, said = facts(), figures()
+    assert (told["model"], told["revision"], told["boot_path"], told["throttled"]) == (None,) * 4
+    assert "throttled" not in said and "undervoltage" not in said
+    assert ("pifleet_temperature_celsius" in said) is (told["temperature"] is not None)
+    wear = {name: disk["wear"] for name, disk in (told["storage"] or {}).items() if disk["wear"] is not None}
+    assert set(re.findall(r'storage_wear_ratio\{device="(.*?)"', said)) == set(wear)
+
+
+@pytest.mark.full
 def test_killed_while_it_installs_the_next_run_ends_it(observed: Watch) -> None:
     observed.wipe(OTHER)
     run = observed.start("playbooks/observability.yml", *observed.given(), "--limit", OTHER)

@@ -11,6 +11,8 @@ import pytest
 from tests.integration.observability.cases import BY_NAME, RULES
 from tests.integration.observability.conftest import HOST, OTHER, Watch, until
 
+pytestmark = pytest.mark.full
+
 FIGURES = "/var/lib/prometheus/node-exporter"
 #: what each alert of a node comes from
 CAUSES = {

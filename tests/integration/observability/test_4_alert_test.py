@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._observability.alert_test import NAME
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries, Wanted
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
 from tests.integration.observability.conftest import TOKEN, Watch, until
 from tests.support.fleet import ROOT
+
+pytestmark = pytest.mark.full
 
 
 def events(fleet: Watch) -> list[dict]:

@@ -72,18 +72,20 @@ def test_passes(*, named: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "error"),
+    ("there", "routed", "error"),
     [
-        (Alertmanager(fails=1), "Not within 100 seconds was told of it: critical"),
-        (Alertmanager("pager"), "It was routed to pager, which is not configured here"),
-        (Alertmanager("nobody"), "It was routed to nobody, which tells nobody"),
-        (Alertmanager(silencedBy=["x"]), "A silence, or another alert, keeps it back"),
-        (Alertmanager(inhibitedBy=["x"]), "A silence, or another alert, keeps it back"),
+        (Alertmanager(fails=1), ("critical",), "Not within 100 seconds was told of it: critical"),
+        (Alertmanager("pager"), ("pager",), "It was routed to pager, which is not configured here"),
+        (Alertmanager("nobody"), ("nobody",), "It was routed to nobody, which tells nobody"),
+        (Alertmanager(silencedBy=["x"]), (), "A silence, or another alert, keeps it back"),
+        (Alertmanager(inhibitedBy=["x"]), (), "A silence, or another alert, keeps it back"),
     ],
 )
-def test_fails_and_resolves_it_all_the_same(there: Alertmanager, error: str) -> None:
+def test_fails_and_resolves_it_all_the_same(there: Alertmanager, routed: tuple[str, ...], error: str) -> None:
+    """What was seen until then is kept."""
     found = there.test()
     assert error in found.error
+    assert (found.receivers, bool(found.routed_at)) == (routed, bool(routed))
     assert found.fired_at and not found.delivered_at and not found.resolved_at
     assert len(there.posted) == 2
 
