@@ -97,10 +97,13 @@ def test_facts_are_told_from_where_figures_are(observed: Watch) -> None:
 @pytest.mark.full
 def test_killed_while_it_installs_the_next_run_ends_it(observed: Watch) -> None:
     observed.wipe(OTHER)
+    # dpkg stays there once it has unpacked
+    hold = "/etc/dpkg/dpkg.cfg.d/test"
+    observed.sh(OTHER, f"echo 'post-invoke=touch /run/unpacked; sleep 900' >{hold}")
     run = observed.start("playbooks/observability.yml", *observed.given(), "--limit", OTHER)
-    until(lambda: observed.sh(OTHER, "ls /var/lib/pifleet/observability.json 2>/dev/null || true") != "", "the node is being changed")
-    until(lambda: observed.sh(OTHER, "pgrep -x apt-get || true") != "", "packages are being installed")
-    observed.sh(OTHER, "pkill -KILL -x apt-get; pkill -KILL -x dpkg; pkill -KILL -f '[A]nsiballZ_observability_host|[p]ython3$'; true")
+    until(lambda: observed.sh(OTHER, "ls /run/unpacked 2>/dev/null || true") != "", "packages are being installed")
+    programs = "pkill -KILL -x apt-get; pkill -KILL -x dpkg; pkill -KILL -f '[s]leep 900'"
+    observed.sh(OTHER, f"rm {hold}; {programs}; pkill -KILL -f '[A]nsiballZ_observability_host|[p]ython3$'; true")
     run.kill()
     again = observed.day("observability").require()
     assert {host for host, _task in again.changed} == {OTHER}
