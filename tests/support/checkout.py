@@ -63,7 +63,7 @@ class Checkout:
     def start(self, line: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Begin to execute such a line."""
         # on a page, `python -m lab` is about the lab that `make site` starts; here, about the fleet of these tests
-        line = re.sub(r"python -m lab (exec|wipe) ", rf"python -m lab \1 -i {self.inventory} ", line)
+        line = re.sub(r"python -m lab (down|exec|status|up|wipe)\b(?! -i)", rf"python -m lab \1 -i {self.inventory}", line)
         settings = {
             "PATH": f"{self.folder / '.venv/bin'}:{os.environ['PATH']}",
             "ANSIBLE_INVENTORY": str(self.inventory),
