@@ -20,8 +20,6 @@ NOT_RUN = ["ansible-galaxy", "ansible-playbook", "helm", "kubectl", "ssh"]
 #: pages that speak of commands and give no examples; those of observability.md are of tests/integration/observability
 NO_EXAMPLES = {"docs/README.md", "docs/benchmarks.md", "docs/fidelity.md", "docs/observability.md"}
 TOLD = [page for page in PAGES if str(page.relative_to(ROOT)) not in NO_EXAMPLES]
-#: pages that have no story yet
-PENDING = {"fix-runs.md"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -55,7 +53,7 @@ def test_parts_of_commands_can_be_right(page: Path) -> None:
             assert [] in [problems(f"ansible-playbook {book} {code}") for book in sorted(books)], code
 
 
-@pytest.mark.parametrize("page", [page for page in TOLD if page.name not in PENDING], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TOLD, ids=lambda page: page.name)
 def test_a_page_has_a_story(page: Path) -> None:
     stories = "".join(file.read_text() for file in (ROOT / "tests/integration/runbooks").glob("test_*.py"))
     executed = [command for command in commands(page.read_text()) if not command.not_run]
