@@ -72,7 +72,7 @@ def test_drill(tell: Callable[..., Story], checkout: Checkout, fleet: Fleet) -> 
     assert fleet.ready() == set(fleet.hosts)
     assert fleet.nodes()[NODE]["metadata"]["uid"] != before["uid"]
     with closing(sqlite3.connect(f"file:{checkout.folder}/.pifleet/ledger.db?mode=ro", uri=True)) as db:
-        drill = "SELECT id FROM runs WHERE playbook LIKE '%drill.yml' AND status = 'succeeded'"
+        drill = "SELECT id FROM runs WHERE playbook LIKE '%drill.yml' AND status = 'succeeded' ORDER BY id DESC LIMIT 1"
         kept = dict(db.execute(f"SELECT name, sha256 FROM artifacts WHERE run_id = ({drill})").fetchall())
     phases = ["bootstrap", "stacks", "wipe", "rebuild", "evidence"]
     assert {name for name in kept if name.startswith("drill-")} == {f"drill-wiping-{NODE}.txt", *(f"drill-{phase}.txt" for phase in phases)}
