@@ -42,7 +42,9 @@ class ActionModule(ControllerAction):
         charts = params["charts"]
         states, diff = list(_cluster_diff.plain(asked["objects"])), asked["diff_text"]
         if hidden:
-            asked = self._ask(hidden, params["kubeconfig"])
+            # what the module says of them has their difference, in plain text
+            with self.unshown():
+                asked = self._ask(hidden, params["kubeconfig"])
             if asked.get("failed") or asked.get("unreachable"):
                 return asked
             states += _cluster_diff.plain(asked["objects"])

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from ansible.plugins.action import ActionBase
@@ -28,18 +29,24 @@ class ControllerAction(ActionBase):  # type: ignore[misc]
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         """Return the task's result. Raises PifleetError for what a person can act on."""
 
-    def slurp(self, src: str) -> dict[str, Any]:
-        """Return what ansible.builtin.slurp returns of a file with secrets: with -vvv a connection shows all that comes back to it."""
+    @contextmanager
+    def unshown(self) -> Iterator[None]:
+        """With -vvv a connection shows all that comes back to it: not of what is asked in here."""
         # the connection's own, which is another object than this action's
         context = self._connection._play_context
         shown = context.no_log
         context.no_log = True
         try:
+            yield
+        finally:
+            context.no_log = shown
+
+    def slurp(self, src: str) -> dict[str, Any]:
+        """Return what ansible.builtin.slurp returns of a file with secrets."""
+        with self.unshown():
             found: dict[str, Any] = self._execute_module(
                 module_name="ansible.builtin.slurp", module_args={"src": src}, task_vars=self.task_vars
             )
-        finally:
-            context.no_log = shown
         return found
 
     def run(self, tmp: object = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:

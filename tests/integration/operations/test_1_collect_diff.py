@@ -97,7 +97,9 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
     keys = Keys(tmp_path / "keys")
     (tmp_path / "sops").symlink_to(sops())
     env = {**keys.env, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    objects = [SECRET, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": SECRET["metadata"], "data": {"password": VALUE}}]
+    # under a name by which nothing scrubs it
+    plainly = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": SECRET["metadata"], "data": {"motto": VALUE}}
+    objects = [SECRET, plainly]
     (fleet.folder / ".sops.yaml").write_text(
         f"creation_rules: [{{path_regex: ^cluster/, encrypted_regex: '^(data|stringData)$', age: {keys.age()}}}]\n"
     )
@@ -116,7 +118,8 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
         return {ref: state for ref, state in said(bundle)["objects"] if ref.endswith("/receiver")}, diff
 
     def apply(value: str) -> None:
-        made = [json.dumps({**one, field: {"password": value}}) for one, field in zip(objects, ("stringData", "data"), strict=True)]
+        changed = ({**SECRET, "stringData": {"password": value}}, {**plainly, "data": {"motto": value}})
+        made = [json.dumps(one) for one in changed]
         apply = "k3s kubectl apply --server-side --field-manager=pifleet --force-conflicts -f -"
         fleet.sh(fleet.servers[0], f"{apply} <<'END'\n{made[0]}\n---\n{made[1]}\nEND\n")
 
