@@ -61,13 +61,14 @@ def _lines(text: str) -> list[str]:
 
 
 def _folded(line: str, width: int) -> Iterator[str]:
-    made = ""
+    made: str | None = None
     for word in line.split(" "):
-        longer = f"{made} {word}" if made else word
+        # what a line begins with says what it belongs to
+        longer = word if made is None else f"{made} {word}"
         if width_of(longer) <= width:
             made = longer
             continue
-        if made:
+        if made and not made.isspace():
             yield made
         made = word
         while width_of(made) > width:
@@ -75,7 +76,7 @@ def _folded(line: str, width: int) -> Iterator[str]:
             head = _head(made, width) or made[0]
             yield head
             made = made[len(head) :]
-    yield made
+    yield made or ""
 
 
 def columns(rows: Sequence[Sequence[Sequence[Cell]]], width: int) -> list[str]:

@@ -42,6 +42,12 @@ def test_words_are_kept_whole_where_they_fit() -> None:
     assert cells.folded("", 8) == [""]
 
 
+def test_a_line_stays_indented() -> None:
+    assert cells.folded("Traceback:\n  at line 1\n    of it", 20) == ["Traceback:", "  at line 1", "    of it"]
+    assert cells.folded("  one two", 6) == ["  one", "two"]
+    assert cells.folded("    one", 4) == ["one"]
+
+
 @given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=6), st.integers(40, 120))
 def test_columns_stand_below_each_other_and_fit(rows: list[tuple[str, str, str]], width: int) -> None:
     made = cells.columns([[[("", text)] for text in row] for row in rows], width)
