@@ -241,7 +241,7 @@ def _throttled(told: int | None) -> ThrottledFacts | None:
 def _storage(board: hardware.Hardware) -> dict[str, StorageFacts]:
     return {
         disk: StorageFacts(board.size.get(disk), board.written.get(disk), board.wear.get(disk))
-        for disk in sorted({*board.size, *board.wear})
+        for disk in sorted({*board.size, *board.written, *board.wear})
     }
 
 

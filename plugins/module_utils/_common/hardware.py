@@ -49,7 +49,7 @@ def read(root: str = "/", ask: Callable[[], str] | None = None, smart: Callable[
         _temperature(root),
         {**dict(_wear(root)), **dict(_nvme_wear(root, smart or (_smart if own else _nothing)))},
         _sums(root, partitions, "lifetime_write_kbytes", 1024),
-        {disk: (_number(f"{root}/sys/class/block/{disk}/size") or 0) * 512 for disk in sorted(set(partitions.values()))},
+        {disk: n * 512 for disk in sorted(set(partitions.values())) if (n := _number(f"{root}/sys/class/block/{disk}/size")) is not None},
         {name: count for name in partitions if (count := _number(f"{root}/sys/fs/ext4/{name}/errors_count")) is not None},
     )
 

@@ -49,7 +49,7 @@ def pi5(**changes: str) -> FakeHost:
     return FakeHost(
         files={**files, **changes},
         page=16384,
-        board=Hardware("d04170", 0x50004, 48.312, {"nvme0n1": 0.03}, {"mmcblk0": 1000}, {"mmcblk0": 2000}, {"mmcblk0p2": 1}),
+        board=Hardware("d04170", 0x50004, 48.312, {"nvme0n1": 0.03}, {"mmcblk0": 1000, "sda": 3072}, {"mmcblk0": 2000}, {"mmcblk0p2": 1}),
         known_addresses=(
             Address("lo", 2, "127.0.0.1", 8, 254, False),
             Address("eth0", 2, "192.168.0.250", 32, 0, False),
@@ -87,6 +87,7 @@ def test_a_pi_5() -> None:
         "storage": {
             "mmcblk0": {"size_bytes": 2000, "written_bytes": 1000, "wear": None},
             "nvme0n1": {"size_bytes": None, "written_bytes": None, "wear": 0.03},
+            "sda": {"size_bytes": None, "written_bytes": 3072, "wear": None},
         },
         "memory_mb": 8063,
         "cpus": 4,

@@ -37,6 +37,17 @@ def test_the_revision_is_of_the_device_tree(tmp_path: Path) -> None:
     assert hardware.read(str(tmp_path)).revision == "d04170"
 
 
+def test_a_disk_that_does_not_tell_its_size_has_none(tmp_path: Path) -> None:
+    (tmp_path / "sys/fs/ext4/sda1").mkdir(parents=True)
+    (tmp_path / "sys/fs/ext4/sda1/lifetime_write_kbytes").write_text("3\n")
+    (tmp_path / "sys/devices/sda/sda1").mkdir(parents=True)
+    (tmp_path / "sys/devices/sda/sda1/partition").write_text("1\n")
+    (tmp_path / "sys/class/block").mkdir(parents=True)
+    (tmp_path / "sys/class/block/sda1").symlink_to(tmp_path / "sys/devices/sda/sda1")
+    found = hardware.read(str(tmp_path))
+    assert (found.written, found.size) == ({"sda": 3072}, {})
+
+
 def test_an_nvme_disk_tells_its_wear(tmp_path: Path) -> None:
     disk(tmp_path)
     asked = []
