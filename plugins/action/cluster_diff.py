@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,8 +46,14 @@ class ActionModule(ControllerAction):
             # what the module says of them has their difference, in plain text
             with self.unshown():
                 asked = self._ask(hidden, params["kubeconfig"])
-            if asked.get("failed") or asked.get("unreachable"):
+            if asked.get("unreachable"):
                 return asked
+            if asked.get("failed"):
+                # an API that refuses an object quotes its values
+                raise PifleetError(
+                    "The cluster cannot be asked about the encrypted objects; what it said is not shown, because it may quote them.",
+                    "Ask by hand: `sops decrypt FILE | kubectl apply --dry-run=server -f -`.",
+                )
             states += _cluster_diff.plain(asked["objects"])
             diff += _cluster_diff.not_shown(_cluster_diff.plain(asked["objects"]))
         for name in charts:
@@ -101,18 +108,23 @@ class ActionModule(ControllerAction):
             paths, said = _cluster_diff.manifests_below(root / directory, [root / one for one in apart])
             left_out += said
             for path in paths:
+                name = os.path.relpath(path, root)
                 try:
                     if not _cluster_diff.is_encrypted(path):
                         objects += objects_of(path)
                         continue
-                    text = self._decrypted(root, str(path.relative_to(root)))
+                    if name.startswith("../"):
+                        raise PifleetError(
+                            "It lies outside the fleet's folder.", "Move it there, or take its folder out of collect_diff_dirs."
+                        )
+                    text = self._decrypted(root, name)
                     found = objects_in(text, path)
                 except AnsibleError as error:
                     raise PifleetError(str(error), "Correct the manifest.") from None
                 except yaml.YAMLError:
                     raise PifleetError(f"{path} is no valid YAML once it is decrypted.", "Correct it: `sops edit`.") from None
                 except PifleetError as error:
-                    left_out.append(f"{path.relative_to(root)}, which is encrypted. {error}")
+                    left_out.append(f"{name}, which is encrypted. {error}")
                     continue
                 objects += [one for one in found if one["kind"] == "Secret"]
                 hidden += [one for one in found if one["kind"] != "Secret"]

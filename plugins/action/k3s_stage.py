@@ -92,6 +92,8 @@ class ActionModule(ControllerAction):
         try:
             with self._ahead.open() as report:
                 fcntl.flock(report, fcntl.LOCK_SH)
+                # told once: who asks again looks at the node
+                self._ahead.unlink()
                 return set(report.read().splitlines())
         except FileNotFoundError:
             return set()
@@ -132,7 +134,7 @@ class ActionModule(ControllerAction):
 def _end_without(run: int) -> None:
     try:
         os.kill(run, 0)
-    except ProcessLookupError:
+    except OSError:  # gone, or its number is another user's now
         # no Exception, which a connection may catch
         raise SystemExit from None
 

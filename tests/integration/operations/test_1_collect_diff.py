@@ -108,9 +108,14 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
     done = subprocess.run(argv, input=plain, cwd=fleet.folder, env={**os.environ, **env}, capture_output=True, text=True, check=True)
     (fleet.folder / "cluster/receiver.sops.yaml").write_text(done.stdout)
     assert VALUE not in done.stdout
+    # the policy is for files of the fleet's folder
+    outside = fleet.folder.parent / "outside"
+    outside.mkdir()
+    (outside / "receiver.sops.yaml").write_text(done.stdout)
+    dirs = ("-e", json.dumps({"collect_diff_dirs": ["cluster", "../outside"]}))
 
     def compare(rc: int) -> tuple[dict[str, str], str]:
-        run = fleet.day("collect_diff", "-vvv", env=env).require(rc)
+        run = fleet.day("collect_diff", "-vvv", *dirs, env=env).require(rc)
         bundle = fleet.reviews()[-1]
         diff = (bundle / "cluster.diff").read_text()
         assert not [word for word in (VALUE, OTHER) if word in run.output + diff + (bundle / "summary.md").read_text()]
@@ -124,6 +129,8 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
         fleet.sh(fleet.servers[0], f"{apply} <<'END'\n{made[0]}\n---\n{made[1]}\nEND\n")
 
     before = [
+        "../outside/receiver.sops.yaml, which is encrypted. It lies outside the fleet's folder. "
+        "Move it there, or take its folder out of collect_diff_dirs.",
         "cluster/base/observability, which this fleet does not ask for",
         "charts (some-chart): this fleet does not ask for them (collect_diff_charts)",
     ]
@@ -141,6 +148,13 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
         journal = fleet.sh(fleet.servers[0], "journalctl --no-pager")
         assert "pifleet.ops" in journal
         assert not [word for word in (VALUE, OTHER) if word in journal]
+        refused = {**plainly, "metadata": {**SECRET["metadata"], "name": "Refused by the API"}}
+        done = subprocess.run(
+            argv, input=yaml.safe_dump(refused), cwd=fleet.folder, env={**os.environ, **env}, capture_output=True, text=True, check=True
+        )
+        (fleet.folder / "cluster/receiver.sops.yaml").write_text(done.stdout)
+        run = fleet.day("collect_diff", "-vvv", *dirs, env=env).require(2)
+        assert VALUE not in run.output
     finally:
         fleet.kubectl("-n", "operations", "delete", "secret,configmap", "receiver", "--ignore-not-found")
         for path in (".sops.yaml", "cluster/receiver.sops.yaml"):
