@@ -129,9 +129,9 @@ def test_what_is_encrypted_is_compared_and_never_shown(fleet: Operations, tmp_pa
         fleet.sh(fleet.servers[0], f"{apply} <<'END'\n{made[0]}\n---\n{made[1]}\nEND\n")
 
     before = [
+        "cluster/base/observability, which this fleet does not ask for",
         "../outside/receiver.sops.yaml, which is encrypted. It lies outside the fleet's folder. "
         "Move it there, or take its folder out of collect_diff_dirs.",
-        "cluster/base/observability, which this fleet does not ask for",
         "charts (some-chart): this fleet does not ask for them (collect_diff_charts)",
     ]
     names = ("Secret/operations/receiver", "ConfigMap/operations/receiver")
