@@ -54,8 +54,9 @@ class ActionModule(ControllerAction):
                     "The cluster cannot be asked about the encrypted objects; what it said is not shown, because it may quote them.",
                     "Ask by hand: `sops decrypt FILE | kubectl apply --dry-run=server -f -`.",
                 )
-            states += _cluster_diff.plain(asked["objects"])
-            diff += _cluster_diff.not_shown(_cluster_diff.plain(asked["objects"]))
+            unseen = _cluster_diff.plain(asked["objects"])
+            states += unseen
+            diff += _cluster_diff.not_shown(unseen)
         for name in charts:
             found_states, found_diff = self._release(root, name, params)
             states += found_states
