@@ -97,7 +97,11 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.api import local_api
 from ansible_collections.pifleet.ops.plugins.module_utils._observability.alert_test import AlertTest, Way
+
+#: of the server
+KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["tested", "due"], "default": "tested"},
@@ -138,9 +142,15 @@ def over_kubernetes(service):
     base = f"/api/v1/namespaces/{namespace}/services/{name}/proxy"
 
     def call(method, path, body):
-        words = ["create", "--raw", base + path, "-f", "-"] if method == "POST" else ["get", "--raw", base + path]
-        done = argv.run(["k3s", "kubectl", *words], stdin=body, timeout=30)
-        return argv.check(done, "Is observability set up (playbooks/observability.yml), and does the cluster answer?").stdout
+        hint = "Is observability set up (playbooks/observability.yml), and does the cluster answer?"
+        if method == "GET":
+            return argv.check(argv.run(["k3s", "kubectl", "get", "--raw", base + path], timeout=30), hint).stdout
+        # `kubectl create --raw` does not say that it sends JSON, which Alertmanager refuses
+        api = local_api(KUBECONFIG)
+        answer = api.ask(method, base + path, body) if api else None
+        if answer is None:
+            raise PifleetError(f"Alertmanager does not take {path} through the API of this server.", hint)
+        return answer
 
     return call
 

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 10.0
 #: what k3s writes into its own kubeconfig; elsewhere there may be a proxy between, which kubectl knows about
 _SERVER = re.compile(r"^\s+server:\s*[\"']?https://(127\.0\.0\.1|\[::1\]):(\d+)/?[\"']?\s*$", re.M)
 #: https://kubernetes.io/docs/reference/using-api/api-concepts/#patch-and-apply
-_MERGE_PATCH = "application/merge-patch+json"
+_TYPES = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class LocalApi:
     tls: ssl.SSLContext
 
     def ask(self, method: str, path: str, body: str | None = None, timeout: float = PATIENCE_SECONDS) -> str | None:
-        """Return the body of the answer, None where there is none or it is no success. *body* of a PATCH is a JSON merge patch."""
+        """Return the body of the answer, None where there is none or it is no success. *body*: JSON, of a PATCH a JSON merge patch."""
         connection = HTTPSConnection(self.host, self.port, timeout=min(timeout, PATIENCE_SECONDS), context=self.tls)
-        headers = {"Accept": "application/json", **({"Content-Type": _MERGE_PATCH} if method == "PATCH" else {})}
+        headers = {"Accept": "application/json", **({"Content-Type": _TYPES[method]} if method in _TYPES else {})}
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

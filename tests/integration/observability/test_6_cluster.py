@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._observability.alert_test import NAME
 
-from tests.integration.observability.conftest import HERE, Receiver
+from tests.integration.observability.conftest import HERE, Receiver, until
 from tests.support.checkout import Checkout
 from tests.support.fleet import Fleet
 
@@ -90,24 +90,25 @@ def test_without_a_command_for_another_disk_k3s_is_removed_and_comes_back(drille
     assert drilled.sh(NODE, "cat /etc/machine-id") == machine
 
 
-#: what prometheus-operator makes of an Alertmanager, in front of the one that runs on the node
+#: what prometheus-operator makes of an Alertmanager: API servers pass a request on to addresses of pods alone, so a pod has the one of the
+#: node, where Alertmanager runs; its own container has no image and never begins
 OPERATED = f"""
-apiVersion: v1
-kind: Namespace
-metadata: {{name: monitoring}}
----
 apiVersion: v1
 kind: Service
 metadata: {{name: alertmanager-operated, namespace: monitoring}}
 spec:
+  clusterIP: None
+  publishNotReadyAddresses: true
+  selector: {{app.kubernetes.io/name: alertmanager}}
   ports: [{{name: http-web, port: 9093, targetPort: http-web}}]
 ---
 apiVersion: v1
-kind: Endpoints
-metadata: {{name: alertmanager-operated, namespace: monitoring}}
-subsets:
-  - addresses: [{{ip: {ADDRESS}}}]
-    ports: [{{name: http-web, port: 9093}}]
+kind: Pod
+metadata: {{name: alertmanager-0, namespace: monitoring, labels: {{app.kubernetes.io/name: alertmanager}}}}
+spec:
+  hostNetwork: true
+  nodeName: {SERVER}
+  containers: [{{name: alertmanager, image: pifleet/none, imagePullPolicy: Never, ports: [{{name: http-web, containerPort: 9093}}]}}]
 """
 
 
@@ -121,10 +122,18 @@ def test_alerts_are_tested_through_the_api_of_the_cluster(drilled: Fleet, checko
     forward = f"--socket-property=ListenStream={ADDRESS}:9093 /lib/systemd/systemd-socket-proxyd 127.0.0.1:9093"
     drilled.sh(SERVER, f"systemd-run --quiet --unit=test-forward {forward}")
     try:
+        until(
+            lambda: ADDRESS in drilled.kubectl("-n", "monitoring", "get", "endpointslices", "-o", "yaml"),
+            "the pod's address behind its Service",
+        )
         before = len(synthetic(receiver))
         code, output = checkout.shell(test)
         assert code == 0, output[-6000:]
         assert len(synthetic(receiver)) == before + 1
         assert synthetic(receiver, "resolved") == synthetic(receiver)
     finally:
-        drilled.sh(SERVER, "systemctl stop test-forward.socket test-forward.service; k3s kubectl delete namespace monitoring --wait=false")
+        drilled.sh(
+            SERVER,
+            "systemctl stop test-forward.socket test-forward.service;"
+            " k3s kubectl -n monitoring delete service/alertmanager-operated pod/alertmanager-0 --now",
+        )
