@@ -83,6 +83,13 @@ class FixRunAction(LedgerAction):
                 f"{node} is not in --limit.", "Leave --limit out: a fix run keeps to its node by itself. Nothing was recorded."
             )
 
+    def _refuse_repository(self) -> None:
+        if self._variable("stacks_repository"):
+            raise PifleetError("The nodes fetch their stacks from stacks_repository, which a fix run cannot write to.", "Fix it there.")
+
+    def _changed(self, run: FixRun) -> dict[str, Any]:
+        return {"changed": True, **self._result(run)}
+
     def _result(self, run: FixRun) -> dict[str, Any]:
         return {"fix_run_id": run.id, "status": run.status, "node": run.node, "lines": text.show(run).splitlines()}
 
@@ -96,68 +103,71 @@ class ActionModule(FixRunAction):
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         place = self.use_fix_runs()
         does = {
-            "plan": self._plan,
             "create": self._create,
             "take": self._take,
             "decide": self._decide,
             "cancel": self._cancel,
+            "show": self._show,
             "finish": self._finish,
         }
-        if self._task.check_mode and params["do"] != "plan":
-            return {"changed": False, "ledger": place}
         self._textfile()  # a bad name is refused before anything is recorded
-        result = does[params["do"]](params)
+        do = params["do"]
+        if do != "finish":
+            self._refuse_repository()
+        if self._task.check_mode and do not in ("create", "finish"):
+            do = "show"
+        result = does[do](params)
         if result.get("changed"):
             self.publish()
         return {"changed": False, "ledger": place, **result}
 
-    def _plan(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what can be refused before anything is recorded; say which node it is about."""
-        if self._variable("stacks_repository"):
-            raise PifleetError("The nodes fetch their stacks from stacks_repository, which a fix run cannot write to.", "Fix it there.")
-        if wanted := params["retry"] or params["fix_run_id"]:
-            run = self._fix_runs.get(wanted)
-            self._refuse_host(run.node)
-            return {"node": run.node, "fix_run_id": run.id, "status": run.status, "lines": text.show(run).splitlines()}
-        asked = self._asked(params)
-        self._refuse_host(asked.profile.node)
-        return {"node": asked.profile.node, "fix_run_id": "", "status": "", "lines": []}
-
     def _create(self, params: dict[str, Any]) -> dict[str, Any]:
-        if params["retry"] and not params["fresh"]:
-            return {"changed": True, **self._result(self._fix_runs.resume(self._process, params["retry"], params["from_step"] or ""))}
-        parent = self._fix_runs.get(params["retry"]) if params["retry"] else None
-        if parent:
-            params = {**params, "service": parent.service, "instruction": parent.instruction}
-            asked = self._desk.ask(parent.service, parent.instruction, self._patch_of(parent))
-        else:
-            asked = self._asked(params)
+        """Refuse what can be refused before anything is recorded. A check goes no further."""
+        parent = self._known(params["retry"]) if params["retry"] else None
+        if parent and not params["fresh"]:
+            if self._task.check_mode:
+                return self._result(parent)
+            return self._changed(self._fix_runs.resume(self._process, parent.id, params["from_step"] or ""))
+        asked = self._desk.ask(parent.service, parent.instruction, self._patch_of(parent)) if parent else self._asked(params)
         profile = asked.profile
+        self._refuse_host(profile.node)
+        if self._task.check_mode:
+            return {"fix_run_id": "", "status": "", "node": profile.node, "lines": []}
         run = self._fix_runs.create(
             self._process, asked.service, profile.stack, profile.node, asked.case.wanted.text, origin.login(), parent.id if parent else ""
         )
         if asked.case.patch:
             kept = self._desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)
             run = self._fix_runs.change(run.id, "fix_run.artifact", lambda found, _now: found, [kept])
-        return {"changed": True, **self._result(run)}
+        return self._changed(run)
+
+    def _known(self, wanted: str) -> FixRun:
+        """The fix run, whose node is one of this run."""
+        run = self._fix_runs.get(wanted)
+        self._refuse_host(run.node)
+        return run
+
+    def _show(self, params: dict[str, Any]) -> dict[str, Any]:
+        return self._result(self._known(params["fix_run_id"]))
 
     def _decide(self, params: dict[str, Any]) -> dict[str, Any]:
+        run = self._known(params["fix_run_id"])
         signer = attestation.own_signer(self._state / attestation.KEY_FILE)
-        run = self._fix_runs.get(params["fix_run_id"])
         decision = "rejected" if params["reject"] else "approved"
         fleet = self._desk.fleet()
         run = self._fix_runs.decide(self._process, run.id, decision, params["plan_digest"] or "", origin.login(), fleet, signer)
         if run.status == AWAITING and params["go_on"]:
             run = self._fix_runs.resume(self._process, run.id)
-        return {"changed": True, **self._result(run)}
+        return self._changed(run)
 
     def _take(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"changed": True, **self._result(self._fix_runs.take(self._process, params["fix_run_id"], params["task_id"] or ""))}
+        run = self._known(params["fix_run_id"])
+        return self._changed(self._fix_runs.take(self._process, run.id, params["task_id"] or ""))
 
     def _cancel(self, params: dict[str, Any]) -> dict[str, Any]:
+        run = self._known(params["fix_run_id"])
         who = origin.login()
-        run = self._fix_runs.change(params["fix_run_id"], "fix_run.cancelled", lambda found, now: runner.cancel(found, who, now))
-        return {"changed": True, **self._result(run)}
+        return self._changed(self._fix_runs.change(run.id, "fix_run.cancelled", lambda found, now: runner.cancel(found, who, now)))
 
     def _finish(self, params: dict[str, Any]) -> dict[str, Any]:
         run = self._fix_runs.get(params["fix_run_id"])

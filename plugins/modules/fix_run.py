@@ -20,14 +20,14 @@ description:
 options:
   do:
     description:
-      - V(plan) refuses what can be refused before anything is recorded, and says which node it is about.
-      - V(create) records the fix run, or goes on with one.
+      - V(create) records the fix run, or goes on with one. What can be refused is, before anything is recorded.
       - V(take) goes on with a fix run that waits in the queue, or whose runner is gone.
       - V(decide) approves or rejects, V(cancel) gives a fix run up that changed nothing yet.
+      - V(show) says what it is and which node it is about.
       - V(finish) tells how it ended, and fails where that is not well.
     type: str
     required: true
-    choices: [plan, create, take, decide, cancel, finish]
+    choices: [create, take, decide, cancel, show, finish]
   service:
     description: Name of the service, as C(fix_profiles/<service>.yml) has it.
     type: str
@@ -48,7 +48,7 @@ options:
     type: bool
     default: false
   fix_run_id:
-    description: The fix run, with O(do=take), O(do=decide), O(do=cancel) and O(do=finish).
+    description: The fix run, with any other O(do) than V(create).
     type: str
   plan_digest:
     description: The plan that is decided on, as the approver saw it.
@@ -66,7 +66,7 @@ options:
     type: str
 attributes:
   check_mode:
-    description: Only V(plan) does anything.
+    description: Refuses what a run would, and says which node it is about. Nothing is recorded.
     support: full
   diff_mode:
     description: The patch is shown by M(pifleet.ops.fix_run_host).
@@ -122,7 +122,7 @@ ledger:
 from ansible.module_utils.basic import AnsibleModule
 
 ARGUMENT_SPEC = {
-    "do": {"type": "str", "required": True, "choices": ["plan", "create", "take", "decide", "cancel", "finish"]},
+    "do": {"type": "str", "required": True, "choices": ["create", "take", "decide", "cancel", "show", "finish"]},
     "service": {"type": "str"},
     "instruction": {"type": "str"},
     "patch_file": {"type": "path"},
@@ -135,7 +135,7 @@ ARGUMENT_SPEC = {
     "go_on": {"type": "bool", "default": True},
     "task_id": {"type": "str"},
 }
-REQUIRED_IF = [("do", name, ("fix_run_id",)) for name in ("take", "decide", "cancel", "finish")]
+REQUIRED_IF = [("do", name, ("fix_run_id",)) for name in ("take", "decide", "cancel", "show", "finish")]
 
 
 def main():
