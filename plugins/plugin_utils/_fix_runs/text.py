@@ -138,4 +138,4 @@ def seconds_of(step: Step) -> float | None:
 
 def outcome(run: FixRun) -> str:
     """Return how a fix run that did not succeed ended, in one line."""
-    return f"The fix run {run.id} of {run.service} is {run.status}: {run.reason or 'see its steps'}."
+    return f"The fix run {run.id} of {run.service} is {run.status}: {(run.reason or 'see its steps').rstrip('.')}."
