@@ -21,6 +21,7 @@ TEMPLATES = Path(__file__).resolve().parents[2] / "docs" / "governance"
 
 if not MISSING:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import anchor, report, verify
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.alert_tests import TESTED
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.audit import Ledger
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.queries import Queries
 
@@ -62,8 +63,10 @@ class ActionModule(LedgerAction):
             known = sorted(p.name.removesuffix("-template.md") for p in TEMPLATES.glob("*-template.md"))
             raise PifleetError(f"There is no template {name}.", f"Templates are {', '.join(known)}.")
         queries = Queries(self._store)
-        left = [artifact for run in review.runs for artifact in queries.show(run["run_id"])["artifacts"]]
-        return rendered(text, report.for_template(review, {a["sha256"]: a["content"] for a in left}), path.name)
+        shown = [queries.show(run["run_id"]) for run in reversed(review.runs)]
+        contents = {artifact["sha256"]: artifact["content"] for run in shown for artifact in run["artifacts"]}
+        tests = [event["data"] for run in shown for event in run["events"] if event["kind"] == TESTED]
+        return rendered(text, report.for_template(review, contents, tests), path.name)
 
     def _review(self, params: dict[str, Any]) -> Any:
         queries = Queries(self._store)

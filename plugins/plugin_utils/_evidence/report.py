@@ -58,11 +58,11 @@ def to_markdown(review: Review) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def for_template(review: Review, contents: Mapping[str, str]) -> dict[str, Any]:
+def for_template(review: Review, contents: Mapping[str, str], alert_tests: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return what a template of ``docs/governance`` is filled with.
 
-    *contents*: of the artifacts that runs left, by SHA-256. `runs` are oldest first, `phases` are what the transcripts of a drill say at
-    their top, `rebuilds` the rebuilds as their records have them.
+    *contents*: of the artifacts that runs left, by SHA-256; *alert_tests*: what their events ``alert.tested`` have. `runs` are oldest
+    first, `phases` are what the transcripts of a drill say at their top, `rebuilds` the rebuilds as their records have them.
     """
     runs = list(reversed(review.runs))
     left = [{**artifact, "run_id": run["run_id"]} for run in runs for artifact in run["artifacts"]]
@@ -75,6 +75,7 @@ def for_template(review: Review, contents: Mapping[str, str]) -> dict[str, Any]:
         "artifacts": left,
         "phases": [{**_UNSAID, **artifact, **heads[a]} for artifact in left if heads.get(a := artifact["sha256"], {}).get("phase")],
         "rebuilds": [json.loads(contents[a["sha256"]]) for a in rebuilds if a["sha256"] in contents],
+        "alert_tests": list(alert_tests),
     }
 
 

@@ -67,6 +67,9 @@ def test_drill_of_a_fleet_that_is_observed(drilled: Fleet, checkout: Checkout, r
     assert kept == [f"drill-{phase}.txt" for phase in PHASES]
     assert all(f"| {phase} | " in report for phase in PHASES)
     assert re.search(r"\| \S+ \| playbooks/alert_test.yml \| succeeded \|", report)
+    for what in ("Fired", "Routed", "Delivered", "Resolved"):
+        assert re.search(rf"(?m)^\| {what} \| \d{{4}}-\d\d-\d\dT", report), what
+    assert re.search(r"(?m)^\| Runbook \| \S+runbooks/\S+ \|", report)
     assert drilled.ready() == set(drilled.hosts)
     assert len(synthetic(receiver)) == 1
     assert synthetic(receiver, "resolved") == synthetic(receiver)

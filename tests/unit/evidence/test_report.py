@@ -120,6 +120,19 @@ REBUILD = {
 }
 
 
+ALERT_TEST = {
+    "severity": "critical",
+    "error": "",
+    "fired_at": "2026-01-01T00:00:01Z",
+    "routed_at": "2026-01-01T00:00:02Z",
+    "receivers": ["pager"],
+    "delivered_at": "2026-01-01T00:00:03Z",
+    "seconds": 2.0,
+    "resolved_at": "2026-01-01T00:00:09Z",
+    "runbook": "https://fleet.example/runbooks/observability",
+}
+
+
 def with_a_drill(review: Review) -> tuple[Review, dict[str, str]]:
     """The ledger's runs, of which the oldest left what a drill leaves."""
     rebuild = json.dumps({**REBUILD, "started_at": "then", "ended_at": "now"})
@@ -151,6 +164,23 @@ def test_a_template_is_filled_with_every_run(review: Review, path: Path) -> None
     # a table has as many cells in each row as in its head
     for table in re.findall(r"(?m)(?:^\|.*\n)+", text):
         assert len({re.sub(r"\\\\.", "", row).count("|") for row in table.splitlines()}) == 1, table
+
+
+def test_a_drill_tells_when_its_alert_fired_arrived_and_was_resolved(review: Review) -> None:
+    path = GOVERNANCE / "end-to-end-validation-template.md"
+    text = rendered(path.read_text(), report.for_template(*with_a_drill(review), [ALERT_TEST]), path.name)
+    told = dict(re.findall(r"(?m)^\| (\w+) \| (.+) \|$", text.partition("## The alerts")[2].partition("\n## ")[0]))
+    assert told == {
+        "Severity": "critical, passed",
+        "Fired": "2026-01-01T00:00:01Z",
+        "Routed": "2026-01-01T00:00:02Z",
+        "Receivers": "pager",
+        "Delivered": "2026-01-01T00:00:03Z, after 2.0 s",
+        "Resolved": "2026-01-01T00:00:09Z",
+        "Runbook": "https://fleet.example/runbooks/observability",
+    }
+    untested = rendered(path.read_text(), report.for_template(*with_a_drill(review)), path.name)
+    assert "No alert was tested." in untested
 
 
 def test_what_a_run_says_does_not_become_markup(review: Review) -> None:
