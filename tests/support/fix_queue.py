@@ -165,6 +165,13 @@ class QueueOffice:
             process.kill()
             process.wait(30)
 
+    def end(self) -> None:
+        """Let all of them end what they are at, and go."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(60)
+
     def child_of(self, run: FixRun) -> tuple[str, int]:
         """Name of who is at a fix run, and the process of its ansible-runner."""
 

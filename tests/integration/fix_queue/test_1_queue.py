@@ -44,8 +44,8 @@ def test_no_message_waits_for_an_approval(well: Queued) -> None:
     run = well.office.reached(well.office.enqueue("bump greeting to 1.1"), "awaiting_approval")
     assert well.everything() == before
     if well.office.broker:
-        # neither in the queue nor with a worker, which would be delivered again when all of them are gone
-        well.office.stop()
+        # neither in the queue nor with a worker, which would wait for it, and it be delivered again when all of them are gone
+        well.office.end()
         assert well.office.broker.waiting(QUEUE) == 0
         well.office.start_workers()
     well.office.decide(run, "approved")
