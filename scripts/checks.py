@@ -315,6 +315,7 @@ def suite(what: str) -> list[Check]:
             ("fix_runs", ()),
             ("recording", ("lab",)),
             ("outbox", ()),
+            ("memory", ("lab",)),
             ("live", ()),
         )
     ]
