@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import scrub
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity as identities
@@ -22,8 +22,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers impo
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.owner import Found, OwnerRecord
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
-from rich.console import Console
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNSET = "<unset>"
 #: lines that ``PreflightResult.render`` prints at most
@@ -113,6 +114,8 @@ class PreflightResult:
 
     def render(self, console: Console) -> None:
         """Say what is wrong and which command mends it, in at most 25 lines. Prints nothing when all is well."""
+        from rich.text import Text
+
         for line in self._lines():
             console.print(Text(" ".join(line.splitlines())), no_wrap=True, overflow="ellipsis")
 

@@ -20,7 +20,6 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers impo
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.outbox import Clearance, Outbox, Queued
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import utc_now
 from ansible_collections.pifleet.ops.plugins.plugin_utils.preflight import ForegroundIdentity, PreflightResult
-from rich.console import Console
 
 
 class RefusedError(PifleetError):
@@ -33,6 +32,9 @@ class RefusedError(PifleetError):
 
 def text_of(result: PreflightResult, width: int = 160) -> str:
     """Return what a refused preflight says, without colours."""
+    # here, where something is wrong: each run of ansible-playbook imports this file
+    from rich.console import Console
+
     console = Console(file=io.StringIO(), width=width, color_system=None)
     result.render(console)
     shown: str = console.file.getvalue()  # type: ignore[attr-defined]
