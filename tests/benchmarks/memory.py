@@ -45,6 +45,11 @@ def watch(fleet: Fleet) -> None:
         fleet.sh(host, f"rm -f {PEAKS}; touch {PEAKS}; chmod 666 {PEAKS}")
 
 
+def unwatch(fleet: Fleet) -> None:
+    for host in fleet.hosts:
+        fleet.sh(host, f"rm -f {PACKAGES}/pifleet_peaks.* {PEAKS}")
+
+
 def peaks(fleet: Fleet) -> dict[str, float]:
     """Return the MiB of the largest process of each module since the last look."""
     found: dict[str, float] = {}
@@ -61,15 +66,18 @@ def peaks(fleet: Fleet) -> dict[str, float]:
 def measure(fleet: Fleet) -> list[Figure]:
     fleet.wipe()
     watch(fleet)
-    ping(fleet)
-    floor = peaks(fleet)["ansible.builtin.ping"]
-    figures = []
-    for what in ("first site.yml", "converged site.yml"):
-        site(fleet)
-        module, peak = max(peaks(fleet).items(), key=lambda one: one[1])
-        name = f"{what}, its largest module ({module}) / ping"
-        figures.append(Figure(name, len(fleet.hosts), 1, peak, floor, round(peak / floor, 2), None, "MiB"))
-    return figures
+    try:
+        ping(fleet)
+        floor = peaks(fleet)["ansible.builtin.ping"]
+        figures = []
+        for what in ("first site.yml", "converged site.yml"):
+            site(fleet)
+            module, peak = max(peaks(fleet).items(), key=lambda one: one[1])
+            name = f"{what}, its largest module ({module}) / ping"
+            figures.append(Figure(name, len(fleet.hosts), 1, peak, floor, round(peak / floor, 2), None, "MiB"))
+        return figures
+    finally:  # what is measured after it, on the same nodes, is not to be watched
+        unwatch(fleet)
 
 
 def main() -> int:
