@@ -98,10 +98,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._k3s.api import local_api
+from ansible_collections.pifleet.ops.plugins.module_utils._k3s.kubectl import SERVER_KUBECONFIG
 from ansible_collections.pifleet.ops.plugins.module_utils._observability.alert_test import AlertTest, Way
-
-#: of the server
-KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["tested", "due"], "default": "tested"},
@@ -146,7 +144,7 @@ def over_kubernetes(service):
         if method == "GET":
             return argv.check(argv.run(["k3s", "kubectl", "get", "--raw", base + path], timeout=30), hint).stdout
         # `kubectl create --raw` does not say that it sends JSON, which Alertmanager refuses
-        api = local_api(KUBECONFIG)
+        api = local_api(SERVER_KUBECONFIG)
         answer = api.ask(method, base + path, body) if api else None
         if answer is None:
             raise PifleetError(f"Alertmanager does not take {path} through the API of this server.", hint)
