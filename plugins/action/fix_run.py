@@ -25,12 +25,13 @@ if not LACKING:
         from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation, scrubbing
         from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics, runner, text
         from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked, Desk
+        from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import shipped
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin
         from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
 
         scrubbing.prepare()
-        # all this stays: nothing of it is to be gone through by the garbage collector of each task's process
-        gc.freeze()
+        shipped()
+        gc.freeze()  # as run_record does
     except ImportError as error:
         LACKING = str(error)
 

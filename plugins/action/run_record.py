@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -37,6 +38,8 @@ except ImportError as error:
     MISSING: str | None = str(error)
 else:
     MISSING = None
+    # all this stays: nothing of it is to be gone through by the garbage collector, of ansible-playbook or of each task's process
+    gc.freeze()
 
 CALLBACK = "pifleet.ops.evidence"
 ENABLE = f"Put `callbacks_enabled = {CALLBACK}` under [defaults] of ansible.cfg, or set ANSIBLE_CALLBACKS_ENABLED={CALLBACK}."

@@ -172,24 +172,25 @@ def look(params, of):
     """Return what there is to be known of the service. Changes nothing."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
-    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import refresh
-    from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
-
     states = service.file_states(of.place.folder, params["files"])
     with ThreadPoolExecutor() as pool:
-        # docker takes its time for each answer, so it is asked at once for what does not hang on one another
-        defined = pool.submit(of.defined)
-        of.refuse_without_docker()
-        service.refuse_unsafe(states)
-        containers, table = of.containers(), defined.result()
-        image = pool.submit(of.image_id, table["image"])
-        logs = [pool.submit(of.log, c["id"]) for c in containers]
+        # docker takes its time for each answer, so it is asked at once for what does not hang on one another; meanwhile what is needed
+        # next is imported
+        answers, defined, listed = pool.submit(of.refuse_without_docker), pool.submit(of.defined), pool.submit(of.containers)
         known = pool.submit(stack_of, params["reconcile"], of.place)
+        image = pool.submit(lambda: of.image_id(defined.result()["image"]))
+        from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
+        from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import refresh
+        from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
+
+        answers.result()
+        service.refuse_unsafe(states)
+        containers = listed.result()
+        logs = [pool.submit(of.log, c["id"]) for c in containers]
         ok, said = verify.look(params["health"].get("url", ""), containers)
         # what a check said of a service that is not well says nothing of the check
         held = {c["name"]: verify.check(of, containers[0], c)[0] for c in params["health"].get("checks", ())} if ok else {}
-    status = refresh.status(RefreshPlaces.below())
+    status, table = refresh.status(RefreshPlaces.below()), defined.result()
     seen = {
         "revision": status.revision,
         "files": states,
@@ -225,17 +226,22 @@ def stack_of(given, place):
 
 def patch(params, of):
     """Keep what is there, and bring the revision with the patch."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
 
-    of.refuse_without_docker()
-    before = hold.Hold(params["fix_run_id"], of).take()
+    with ThreadPoolExecutor() as pool:
+        answers, kept = pool.submit(of.refuse_without_docker), pool.submit(hold.Hold(params["fix_run_id"], of).take)
+        bring = bringing(params)  # while docker takes its time
+        answers.result()
+        before = kept.result()
     service.refuse_unsafe(service.file_states(of.place.folder, params["files"]))
-    bring(params)
+    bring()
     return {"changed": True, "seen": {"before": public(before), "files": service.file_states(of.place.folder, params["files"])}}
 
 
-def bring(params):
-    """Make the node's desired state the revision C(target)."""
+def bringing(params):
+    """Return what makes the node's desired state the revision C(target)."""
     import base64
     import os
     import tempfile
@@ -246,13 +252,17 @@ def bring(params):
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
 
     target = params["target"]
-    with tempfile.TemporaryDirectory(prefix="pifleet-") as folder:
-        archive = target.get("archive") or os.path.join(folder, "archive.tar")
-        if params["archive"]:
-            with open(archive, "wb") as stream:
-                stream.write(zlib.decompress(base64.b64decode(params["archive"])))
-        source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], archive)
-        refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
+
+    def bring():
+        with tempfile.TemporaryDirectory(prefix="pifleet-") as folder:
+            archive = target.get("archive") or os.path.join(folder, "archive.tar")
+            if params["archive"]:
+                with open(archive, "wb") as stream:
+                    stream.write(zlib.decompress(base64.b64decode(params["archive"])))
+            source = prepare.Sent(refresh.Target(target["revision"], target["commit_message"]), target["folder"], archive)
+            refresh.refresh(RefreshPlaces.below(), source, time, 120.0)
+
+    return bring
 
 
 def build(params, of):
@@ -294,7 +304,7 @@ def restore(params, of):
 
     kept = hold.Hold(params["fix_run_id"], of)
     pin.pin(of.place, "")  # where it was cut off after the service was found well
-    bring(params)
+    bringing(params)()
     before = kept.restore()
     return {"changed": before is not None, "seen": {"before": public(before or {})}}
 

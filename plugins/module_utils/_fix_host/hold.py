@@ -8,13 +8,15 @@ import json
 import os
 import re
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service import Service
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks import labels
-from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import Lock
+
+if TYPE_CHECKING:
+    from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import Lock
 
 ROOT = "/var/lib/pifleet/fix-runs"
 STACKS_STATE = "/var/lib/pifleet/stacks"
@@ -42,8 +44,11 @@ class Hold:
         known = self.known()
         if known is not None:
             return known
-        reference = str(self._service.defined()["image"])
-        containers = self._service.containers()
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor() as pool:
+            defined, listed = pool.submit(self._service.defined), pool.submit(self._service.containers)
+        reference, containers = str(defined.result()["image"]), listed.result()
         # the image that runs; where none does, the one that would
         image_id = next((str(c["image_id"]) for c in containers), "") or self._service.image_id(reference)
         if image_id:
@@ -104,6 +109,7 @@ class Hold:
     def _lock(self) -> Lock:
         # here, where it is needed: it brings all that works on stacks with it
         from ansible_collections.pifleet.ops.plugins.module_utils._stacks.local import NodeClock
+        from ansible_collections.pifleet.ops.plugins.module_utils._stacks.locks import Lock
 
         lock = Lock(self._state, self._service.place.project, labels.STACKS, NodeClock())
         lock.acquire(60.0)

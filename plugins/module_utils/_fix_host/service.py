@@ -111,8 +111,9 @@ class Service:
 
     def untag(self, reference: str) -> None:
         """Take a name away, where it is there."""
-        if self.image_id(reference):
-            self._must("image", "rm", "--no-prune", reference)
+        done = self._run(["docker", "image", "rm", "--no-prune", reference], timeout=120)
+        if not done.ok and self.image_id(reference):
+            raise PifleetError(f"`docker image rm` failed: {_said(done)}.")
 
     def remove(self, containers: Sequence[str]) -> None:
         """Stop and remove containers; volumes stay."""

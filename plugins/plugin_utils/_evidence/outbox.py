@@ -39,6 +39,7 @@ from sqlalchemy import (
     Connection,
     CursorResult,
     Delete,
+    Dialect,
     Insert,
     Integer,
     Select,
@@ -51,8 +52,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
 #: seconds before a refused row is tried again: the first time, and at most
@@ -179,7 +179,11 @@ def _grow_depth(dialect: str) -> Insert:
 
 
 def _inserts(dialect: str) -> Any:
-    return postgresql.insert if dialect == "postgresql" else sqlite.insert
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # with all its drivers: 0.05 s that a ledger in a file has no use for
+
+        return postgresql.insert
+    return sqlite.insert
 
 
 def in_code_order(db: Connection) -> Order:
@@ -198,7 +202,12 @@ def affected(db: Connection, statement: Insert | Delete, values: Sequence[Mappin
 
 @cache  # to compile a statement, or to look it up in SQLAlchemy's own cache, takes longer than to execute it
 def _compiled(dialect: str, statement: Insert | Delete, names: tuple[str, ...]) -> SQLCompiler:
-    return statement.compile(dialect=(PGDialect_psycopg if dialect == "postgresql" else sqlite.dialect)(), column_keys=list(names))
+    kind: type[Dialect] = sqlite.dialect
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+        kind = PGDialect_psycopg
+    return statement.compile(dialect=kind(), column_keys=list(names))
 
 
 class Outbox:

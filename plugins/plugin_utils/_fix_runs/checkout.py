@@ -100,8 +100,10 @@ class Checkout:
 
     def same(self, one: str, other: str, folder: str) -> bool:
         """Whether *folder* is the same at both commits. One that is not in this repository is the same as none."""
+        if one == other:
+            return True
         hashes = [self._git("rev-parse", "--verify", "--quiet", f"{commit}:{folder}") for commit in (one, other)]
-        return one == other or (all(done.ok for done in hashes) and hashes[0].stdout == hashes[1].stdout)
+        return all(done.ok for done in hashes) and hashes[0].stdout == hashes[1].stdout
 
     def dirty(self, paths: Iterable[str]) -> list[str]:
         """Return those of *paths* that differ from the commit, or are in none."""

@@ -132,7 +132,7 @@ def seconds_of(step: Step) -> float | None:
     """Return how long a step took, None where it has not ended."""
     if not step.started_at or not step.ended_at:
         return None
-    began, ended = (datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%f%z") for moment in (step.started_at, step.ended_at))
+    began, ended = (datetime.fromisoformat(moment) for moment in (step.started_at, step.ended_at))
     return (ended - began).total_seconds()
 
 
