@@ -173,24 +173,25 @@ def look(params, of):
     from concurrent.futures import ThreadPoolExecutor
 
     states = service.file_states(of.place.folder, params["files"])
+    service.refuse_unsafe(states)
     with ThreadPoolExecutor() as pool:
         # docker takes its time for each answer, so it is asked at once for what does not hang on one another; meanwhile what is needed
-        # next is imported
+        # next is imported. All is waited for where one fails: so what takes longer than an answer waits for the first of them
         answers, defined, listed = pool.submit(of.refuse_without_docker), pool.submit(of.defined), pool.submit(of.containers)
-        known = pool.submit(stack_of, params["reconcile"], of.place)
+        known = pool.submit(stack_of, params["reconcile"], of.place, answers.result)
         image = pool.submit(lambda: of.image_id(defined.result()["image"]))
         from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
         from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import refresh
         from ansible_collections.pifleet.ops.plugins.module_utils._stack_host.places import RefreshPlaces
 
         answers.result()
-        service.refuse_unsafe(states)
-        containers = listed.result()
+        table, containers = defined.result(), listed.result()
         logs = [pool.submit(of.log, c["id"]) for c in containers]
         ok, said = verify.look(params["health"].get("url", ""), containers)
         # what a check said of a service that is not well says nothing of the check
-        held = {c["name"]: verify.check(of, containers[0], c)[0] for c in params["health"].get("checks", ())} if ok else {}
-    status, table = refresh.status(RefreshPlaces.below()), defined.result()
+        checks = params["health"].get("checks", ()) if ok else ()
+        held = {wanted["name"]: all(verify.check(of, one, wanted)[0] for one in containers) for wanted in checks}
+    status = refresh.status(RefreshPlaces.below())
     seen = {
         "revision": status.revision,
         "files": states,
@@ -205,14 +206,18 @@ def look(params, of):
     return {"changed": False, "seen": seen, "log": scrub("".join(log.result() for log in logs), of.secrets(table))}
 
 
-def stack_of(given, place):
-    """Return what M(pifleet.ops.stack_info) says of the stack, of its drift and its last error what is the service's own."""
+def stack_of(given, place, ready):
+    """Return what M(pifleet.ops.stack_info) says of the stack, of its drift and its last error what is the service's own.
+
+    *ready*: waits until docker has answered, and raises where it does not.
+    """
     import re
     from dataclasses import replace
 
     from ansible_collections.pifleet.ops.plugins.module_utils._stack_host import in_force
     from ansible_collections.pifleet.ops.plugins.module_utils._stacks import local, options, reconcile
 
+    ready()
     with in_force.desired_state(given["path"]) as tracked:
         settings = replace(options.settings(given), only=(place.stack,), tracked=tracked)
         report = reconcile.info(settings, local.ports())
@@ -230,12 +235,14 @@ def patch(params, of):
 
     from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
 
+    kept = hold.Hold(params["fix_run_id"], of)
     with ThreadPoolExecutor() as pool:
-        answers, kept = pool.submit(of.refuse_without_docker), pool.submit(hold.Hold(params["fix_run_id"], of).take)
+        answers, seen = pool.submit(of.refuse_without_docker), pool.submit(kept.seen)
         bring = bringing(params)  # while docker takes its time
         answers.result()
-        before = kept.result()
+        before = seen.result()
     service.refuse_unsafe(service.file_states(of.place.folder, params["files"]))
+    kept.take(before)
     bring()
     return {"changed": True, "seen": {"before": public(before), "files": service.file_states(of.place.folder, params["files"])}}
 

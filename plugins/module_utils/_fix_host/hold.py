@@ -39,8 +39,8 @@ class Hold:
     def _note(self) -> str:
         return os.path.join(self._folder, "before.json")
 
-    def take(self) -> dict[str, Any]:
-        """Keep what is there, unless it is kept already: what is there now may be of this fix run's making. Return it."""
+    def seen(self) -> dict[str, Any]:
+        """Return what is there. Where that is kept already, it is that: what is there now may be of this fix run's making."""
         known = self.known()
         if known is not None:
             return known
@@ -51,22 +51,26 @@ class Hold:
         reference, containers = str(defined.result()["image"]), listed.result()
         # the image that runs; where none does, the one that would
         image_id = next((str(c["image_id"]) for c in containers), "") or self._service.image_id(reference)
-        if image_id:
-            self._service.tag(image_id, self._tag)
-        before = {
+        return {
             "reference": reference,
             "image_id": image_id,
             "named": self._service.image_id(reference),
             "containers": [c["id"] for c in containers],
             "record": atomic_file.read_text(self._record),
         }
+
+    def take(self, before: dict[str, Any]) -> None:
+        """Keep *before*, which was ``seen``, unless it is kept already."""
+        if self.known() is not None:
+            return
+        if before["image_id"]:
+            self._service.tag(before["image_id"], self._tag)
         try:
             atomic_file.write_atomic(self._note, json.dumps(before), 0o600, folder_mode=0o700)
         except OSError as error:
             raise PifleetError(
                 f"{self._note} cannot be written: {error.strerror}.", "Make room on the node, and retry. Nothing was changed."
             ) from None
-        return before
 
     def known(self) -> dict[str, Any] | None:
         """Return what is kept, None where nothing is."""

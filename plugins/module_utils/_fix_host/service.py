@@ -21,6 +21,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._stacks.files import c
 LOG_LINES = 200
 #: bytes of what a build, a container or a check said that are kept, however much that was: its beginning and its end
 _MOST = 2 << 20
+#: seconds that docker has for an answer: so that nothing that is asked at the same time outlasts the question whether it answers at all
+_ANSWER = 30.0
 _SECRET = re.compile(r"pass|token|secret|key|credential", re.I)
 
 
@@ -51,7 +53,7 @@ class Service:
     # -- reading ----------------------------------------------------------------------------------------------------------------------
     def refuse_without_docker(self) -> None:
         """Raise where Docker does not answer: before anything is changed."""
-        done = self._run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=30)
+        done = self._run(["docker", "version", "--format", "{{.Server.Version}}"], timeout=_ANSWER)
         if not done.ok:
             raise PifleetError(
                 f"Docker does not answer: {_said(done)}.", "Start it (`systemctl start docker`), and retry. Nothing was changed."
@@ -59,7 +61,7 @@ class Service:
 
     def defined(self) -> Mapping[str, Any]:
         """Return the service as Compose resolves it, with ``image`` as it will be called, and the names of the stack's ``others``."""
-        done = self._compose("config", "--format", "json", timeout=60)
+        done = self._compose("config", "--format", "json", timeout=_ANSWER)
         if not done.ok:
             raise PifleetError(f"The stack {self.place.stack} cannot be read: {_said(done)}.")
         services = json.loads(done.stdout).get("services") or {}
@@ -77,18 +79,21 @@ class Service:
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers of the service, in the order of names."""
         words = [f"label={labels.COMPOSE_PROJECT}={self.place.project}", f"label={labels.COMPOSE_SERVICE}={self.place.service}"]
-        listed = self._must("ps", "-aq", "--no-trunc", *(word for label in words for word in ("--filter", label))).stdout.split()
-        found = json.loads(self._must("inspect", *listed).stdout) if listed else []
+        filters = [word for label in words for word in ("--filter", label)]
+        listed = self._must("ps", "-aq", "--no-trunc", *filters, timeout=_ANSWER).stdout.split()
+        found = json.loads(self._must("inspect", *listed, timeout=_ANSWER).stdout) if listed else []
         return sorted((_container(entry) for entry in found if not _is_oneoff(entry)), key=lambda entry: str(entry["name"]))
 
     def image_id(self, reference: str) -> str:
         """Return the id of an image, empty where it is not here."""
-        done = self._run(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+        done = self._run(["docker", "image", "inspect", "--format", "{{.Id}}", reference], timeout=_ANSWER)
+        if done.rc == argv.TIMED_OUT:  # which says nothing of the image
+            raise PifleetError(f"`docker image inspect` failed: {_said(done)}.")
         return done.stdout.strip() if done.ok else ""
 
     def log(self, container: str) -> str:
         """Return the end of a container's log, both streams."""
-        done = self._run(["docker", "logs", "--tail", str(LOG_LINES), container], timeout=30, most=_MOST)
+        done = self._run(["docker", "logs", "--tail", str(LOG_LINES), container], timeout=_ANSWER, most=_MOST)
         return f"{done.stdout}{done.stderr}"
 
     # -- changing ---------------------------------------------------------------------------------------------------------------------
@@ -133,8 +138,8 @@ class Service:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME") or name.startswith("DOCKER_")}
         return self._run(call, timeout=timeout, env=kept, bare=True, most=most)
 
-    def _must(self, *words: str) -> Completed:
-        done = self._run(["docker", *words], timeout=120)
+    def _must(self, *words: str, timeout: float = 120) -> Completed:
+        done = self._run(["docker", *words], timeout=timeout)
         if not done.ok:
             raise PifleetError(f"`docker {' '.join(words[:2])}` failed: {_said(done)}.")
         return done

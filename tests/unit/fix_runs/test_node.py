@@ -4,19 +4,19 @@
 from __future__ import annotations
 
 import http.server
-import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin, service, verify
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service import Place, Service
 from ansible_collections.pifleet.ops.plugins.module_utils._stacks import state
+
+from tests.support.docker_answers import Docker
 
 
 # -- files ------------------------------------------------------------------------------------------------------------------------------
@@ -38,67 +38,13 @@ def test_links_and_second_names_are_refused(tmp_path: Path) -> None:
 
 
 # -- docker -----------------------------------------------------------------------------------------------------------------------------
-class Docker:
-    """Answers as docker does. *images*: ids by name; *containers*: as docker inspect shows them."""
-
-    def __init__(self) -> None:
-        self.images = {"shop-web": "sha256:old"}
-        self.containers: list[dict[str, Any]] = [self.container("c1", "sha256:old")]
-        self.rc, self.calls = 0, []  # type: tuple[int, list[list[str]]]
-
-    def container(self, identity: str, image: str, **state: Any) -> dict[str, Any]:
-        return {
-            "Id": identity,
-            "Name": "/shop-web-1",
-            "Image": image,
-            "State": {"Status": "running", "ExitCode": 0, **state},
-            "RestartCount": 0,
-            "Config": {"Labels": {}},
-            "NetworkSettings": {"Networks": {"a": {"IPAddress": "127.0.0.1"}}},
-        }
-
-    def __call__(self, argv: Sequence[str], **_more: Any) -> Completed:
-        words = list(argv)[1:]
-        self.calls.append(words)
-        out, rc = "", 0
-        if words[0] == "compose":
-            services = {"web": {"build": {"context": "."}, "environment": {"DB_PASSWORD": "planted"}}, "other": {}}
-            out = json.dumps({"services": services}) if "config" in words else "built with planted"
-            rc = 0 if "config" in words else self.rc
-        elif words[:2] == ["image", "inspect"]:
-            out, rc = self.images.get(words[-1], ""), 0 if words[-1] in self.images else 1
-        elif words[:2] == ["image", "tag"]:
-            self.images[words[3]] = words[2]
-        elif words[:2] == ["image", "rm"]:
-            self.images.pop(words[-1])
-        elif words[0] == "ps":
-            out = "\n".join(c["Id"] for c in self.containers)
-        elif words[0] == "inspect":
-            out = json.dumps(self.containers)
-        elif words[0] == "rm":
-            self.containers = []
-        return Completed(tuple(argv), rc, out, "")
-
-
-@pytest.fixture
-def docker() -> Docker:
-    return Docker()
-
-
-@pytest.fixture
-def web(docker: Docker, tmp_path: Path) -> Service:
-    (tmp_path / "stacks/shop").mkdir(parents=True)
-    (tmp_path / "stacks/shop/compose.yaml").write_text("services: {}")
-    return Service(Place(str(tmp_path / "stacks"), "shop", "web"), docker)
-
-
 def test_no_shell_and_only_this_service(web: Service, docker: Docker) -> None:
     table = web.defined()
     assert (table["image"], table["others"], web.secrets(table)) == ("shop-web", ["other"], ["planted"])
     web.build(table, 10)
     build = docker.calls[-2]
     assert build[-2:] == ["build", "web"]
-    docker.rc = 1
+    docker.told["compose build"] = (1, "broken")
     with pytest.raises(service.StepError) as failed:
         web.build(table, 10)
     assert failed.value.log
@@ -109,12 +55,13 @@ def test_what_was_there_is_kept_once_and_given_back(web: Service, docker: Docker
     state.mkdir()
     (state / "shop.json").write_text('{"before": 1}')
     kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(state))
-    kept.take()
+    kept.take(kept.seen())
     # the new image takes the name, and the record changes; a second try keeps what was first
     docker.images["shop-web"] = "sha256:new"
     docker.containers = [docker.container("c2", "sha256:new")]
     (state / "shop.json").write_text('{"after": 1}')
-    assert kept.take()["image_id"] == "sha256:old"
+    assert kept.seen()["image_id"] == "sha256:old"
+    kept.take({**kept.seen(), "image_id": "sha256:new"})
     assert kept.restore()["image_id"] == "sha256:old"
     assert docker.images["shop-web"] == "sha256:old"
     assert (state / "shop.json").read_text() == '{"before": 1}'
@@ -126,7 +73,7 @@ def test_what_was_there_is_kept_once_and_given_back(web: Service, docker: Docker
 def test_where_nothing_was_nothing_is_left(web: Service, docker: Docker, tmp_path: Path) -> None:
     docker.images, docker.containers = {}, []
     kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(tmp_path / "state"))
-    kept.take()
+    kept.take(kept.seen())
     docker.images["shop-web"] = "sha256:new"
     docker.containers = [docker.container("c2", "sha256:new")]
     kept.restore()
@@ -144,6 +91,17 @@ def test_what_was_never_kept_is_not_restored(web: Service, docker: Docker, tmp_p
     with pytest.raises(PifleetError, match="is not known on the node"):
         kept.restore()
     assert (docker.images, docker.containers) == before
+
+
+def test_a_name_that_cannot_be_taken_away(web: Service, docker: Docker) -> None:
+    docker.told["image rm"] = (1, "conflict: image is being used")
+    web.untag("gone")
+    with pytest.raises(PifleetError, match="being used"):
+        web.untag("shop-web")
+    # docker that says nothing does not say that it is gone
+    docker.told["image inspect"] = (124, "no end after 30 seconds")
+    with pytest.raises(PifleetError, match="no end"):
+        web.untag("shop-web")
 
 
 def test_an_id_is_no_path(web: Service) -> None:
