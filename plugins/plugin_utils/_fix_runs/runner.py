@@ -82,7 +82,9 @@ def approval_status(run: FixRun, now: str) -> str:
     """Return ``not_required``, ``awaiting``, ``granted`` or ``expired``. *now*: UTC, ISO 8601."""
     if run.plan is None or run.plan.requirement not in GATES:
         return NOT_REQUIRED
-    given = approvals_of(run)
+    # what is to be done again needs another one than that which was used up
+    anew = needs_approval(run, GATES[run.plan.requirement])
+    given = [a for a in approvals_of(run) if not (anew and a.used_at)]
     if not given:
         return EXPIRED if run.status == EXPIRED else AWAITS
     return EXPIRED if run.status == EXPIRED or (not given[-1].used_at and given[-1].expires_at <= now) else GRANTED

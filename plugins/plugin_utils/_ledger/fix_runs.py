@@ -11,6 +11,7 @@ import base64
 import json
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -57,12 +58,14 @@ from sqlalchemy import (
     Float,
     Integer,
     Row,
+    and_,
     case,
     cast,
     delete,
     extract,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -353,15 +356,16 @@ class FixRuns:
     def listed(self, *, service: str = "", status: str = "", since: str = "", limit: int = 20, offset: int = 0) -> tuple[list[FixRun], int]:
         """Return a page of fix runs, newest first, and how many there are in all. *since*: UTC, ISO 8601; none where there is no ledger.
 
-        One whose runner is gone counts as what the ledger has of it.
+        One whose runner is gone counts as failed.
         """
         conditions = [
             *([fix_runs.c.service == service] if service else []),
-            *([fix_runs.c.status == status] if status else []),
             *([fix_runs.c.created_at >= since] if since else []),
         ]
         try:
             with self._store.read() as db:
+                if status:
+                    conditions.append(_is(status, [row.id for row in self._dead(db)]))
                 total = db.execute(select(func.count()).select_from(fix_runs).where(*conditions)).scalar_one()
                 rows = db.execute(select(fix_runs).where(*conditions).order_by(fix_runs.c.seq.desc()).limit(limit).offset(offset)).all()
                 return [self._judged(db, run) for run in _records(db, rows)], total
@@ -369,7 +373,7 @@ class FixRuns:
             return [], 0
 
     def tally(self) -> Tally:
-        """Count all fix runs and their steps; nothing where there is no ledger."""
+        """Count all fix runs and their steps; nothing where there is no ledger. One whose runner is gone counts as failed."""
         by_status = select(fix_runs.c.service, fix_runs.c.status, func.count()).group_by(fix_runs.c.service, fix_runs.c.status)
         joined = fix_run_steps.join(fix_runs, fix_run_steps.c.fix_run_id == fix_runs.c.id)
         what = (fix_runs.c.service, fix_run_steps.c.step)
@@ -378,7 +382,10 @@ class FixRuns:
         found = Tally()
         try:
             with self._store.read() as db:
-                found.runs.update({(service, status): count for service, status, count in db.execute(by_status)})
+                counts = Counter({(service, status): count for service, status, count in db.execute(by_status)})
+                for row in self._dead(db):
+                    counts.update({(row.service, row.status): -1, (row.service, FAILED): 1})
+                found.runs.update({what: count for what, count in counts.items() if count})
                 found.steps.update({(service, step, state): count for service, step, state, count in db.execute(by_state)})
                 took = _moment(db, fix_run_steps.c.ended_at) - _moment(db, fix_run_steps.c.started_at)
                 times = select(*what, func.sum(took)).select_from(joined).where(*over).group_by(*what)
@@ -449,13 +456,16 @@ class FixRuns:
                 else "Wait for its end. Nothing was recorded.",
             )
 
+    def _dead(self, db: Connection) -> list[_AnyRow]:
+        """The fix runs that are under way and whose runner is gone. A service has one that is open, so they are few."""
+        under_way = select(fix_runs).where(fix_runs.c.status.in_((PENDING, RUNNING)), fix_runs.c.run_id.is_not(None))
+        return [row for row in db.execute(under_way).all() if not self._lives(db, row.run_id)]
+
     def _mark_dead(self, db: Connection) -> None:
-        for row in db.execute(select(fix_runs).where(fix_runs.c.status.in_((PENDING, RUNNING)))).all():
-            if row.run_id is not None and not self._lives(db, row.run_id):
-                before = _records(db, [row])[0]
-                after = runner.interrupt(before, text_of(self._now()))
-                self._update(db, before, after)
-                self._tell(db, "fix_run.interrupted", after, {"step": _at(after)})
+        for before in _records(db, self._dead(db)):
+            after = runner.interrupt(before, text_of(self._now()))
+            self._update(db, before, after)
+            self._tell(db, "fix_run.interrupted", after, {"step": _at(after)})
 
     def _standing(self, db: Connection, run: FixRun, task_id: str) -> str:
         mine = bool(task_id) and run.task_id == task_id
@@ -558,6 +568,15 @@ def _unknown(wanted: str) -> PifleetError:
 def _marked(run: FixRun) -> FixRun:
     """*run*, saying whether its runner is gone."""
     return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
+
+
+def _is(status: str, dead: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a fix run is *status*, where those of *dead* are failed."""
+    if not dead:
+        return fix_runs.c.status == status
+    if status == FAILED:
+        return or_(fix_runs.c.status == status, fix_runs.c.id.in_(dead))
+    return and_(fix_runs.c.status == status, fix_runs.c.id.not_in(dead))
 
 
 def _is_queued(run: FixRun) -> bool:

@@ -77,6 +77,31 @@ def test_a_living_runners_fix_run_is_nobody_elses(world: World) -> None:
         world.fix_runs.begin(world.another_run(3), run.id, "patch")
 
 
+def test_a_dead_runners_fix_run_is_found_and_counted_as_failed_before_anybody_marks_it(world: World) -> None:
+    dead = [world.create(service=service) for service in ("api", "web")]
+    world.fix_runs.begin(world.mine, dead[1].id, "analyze")
+    alive = world.create(world.another_run(2), "mail")
+    world.fail(world.create(service="shop"), "analyze")
+    world.gone.add(1)
+
+    def listed(status: str, limit: int = 20) -> tuple[list[str], int]:
+        found, total = world.fix_runs.listed(status=status, limit=limit)
+        assert {run.status for run in found} <= {status}
+        return [run.service for run in found], total
+
+    assert (listed("running"), listed("pending")) == (([], 0), (["mail"], 1))
+    assert listed("failed") == (["shop", "web", "api"], 3)
+    assert listed("failed", limit=2) == (["shop", "web"], 3)
+    counted = {("api", "failed"): 1, ("web", "failed"): 1, ("shop", "failed"): 1, ("mail", "pending"): 1}
+    assert world.fix_runs.tally().runs == counted
+    # nothing was written for that, and what is written next says the same
+    with world.store.read() as db:
+        assert db.exec_driver_sql("SELECT status FROM fix_runs WHERE service = 'web'").scalar() == "running"
+    world.fix_runs.mark_dead()
+    assert (listed("failed"), world.fix_runs.tally().runs) == ((["shop", "web", "api"], 3), counted)
+    assert world.fix_runs.get(alive.id).status == "pending"
+
+
 # -- the queue --------------------------------------------------------------------------------------------------------------------------
 def enqueue(world: World, service: str = "web", priority: str = "normal") -> FixRun:
     return world.fix_runs.create(None, service, "shop", "pi-1", "bump requests to 2.32.4", "token:alice", priority=priority)
@@ -221,7 +246,11 @@ def test_an_approval_lets_the_step_begin_and_is_used_up(world: World) -> None:
     world.fix_runs.change(run.id, "fix_run.failed", lambda r, now: runner.fail(r, "patch", "broken", {}, now))
     world.step(run, "rollback")
     world.fix_runs.resume(world.mine, run.id)
-    assert world.fix_runs.begin(world.mine, run.id, "patch").status == "awaiting_approval"
+    again = world.fix_runs.begin(world.mine, run.id, "patch")
+    assert again.status == "awaiting_approval"
+    assert [runner.approval_status(one, "2025-01-02T03:04:05.000000Z") for one in (begun, again)] == ["granted", "awaiting"]
+    decide(world, run)
+    assert runner.approval_status(world.fix_runs.get(run.id), "2025-01-02T03:04:05.000000Z") == "granted"
 
 
 def test_before_the_verification(world: World) -> None:
@@ -337,6 +366,8 @@ def test_ten_thousand_are_listed_in_the_time_that_is_promised(world: World) -> N
         ids = [f"fix-{seq:06d}-web" for seq in range(2, 10001)]
         db.execute(sqlalchemy.insert(fix_runs), [{**row, "id": i, "seq": seq} for seq, i in enumerate(ids, 2)])
         db.execute(sqlalchemy.insert(fix_run_steps), [{**step, "fix_run_id": i} for i in ids for step in steps])
+    world.create(world.another_run(2), "api")
+    world.gone.add(2)
     world.fix_runs.listed(limit=1)
     began = time.process_time()  # so that other work does not count
     found, total = world.fix_runs.listed(service="web", status="failed", limit=50, offset=5000)
