@@ -20,11 +20,14 @@ from ansible_collections.pifleet.ops.plugins.modules.fix_run_host import ARGUMEN
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
     ANALYZE,
     BUILD,
+    FAILED,
     IN_PROGRESS,
     PATCH,
     PINNED,
     RESTART,
     ROLLBACK,
+    ROLLBACK_FAILED,
+    ROLLED_BACK,
     UNPINNED,
     VERIFY,
     ActionPlan,
@@ -113,7 +116,9 @@ class ActionModule(FixRunAction):
 
         def change(found: FixRun, now: str) -> FixRun:
             if done.plan:
-                found = replace(runner.plan(found, done.plan), candidate=done.candidate)
+                found = runner.plan(found, done.plan)
+            if done.candidate:
+                found = replace(found, candidate=done.candidate)
             return runner.fail(found, step, error, detail, now) if error else runner.finish(found, step, message, detail, now)
 
         return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts, self._process)
@@ -163,13 +168,13 @@ class ActionModule(FixRunAction):
 
     # -- patch, build, restart, verify ------------------------------------------------------------------------------------------------
     def _patch(self, run: FixRun) -> Done:
-        plan = _plan(run)
+        plan, run = _plan(run), self._desk.renewed(run)
         self._desk.refuse_other_patch(run)
         found = self._module("patch", self._place_of(run), fix_run_id=run.id, files=self._inside(plan), **self._target(run.candidate, run))
         wrong = [c.path for c in plan.files if found["seen"]["files"][self._below(c.path, plan)]["sha256"] != c.after]
         if wrong:
             raise PifleetError(f"{', '.join(wrong)} is not as patched on {run.node}.", "Something else writes there.")
-        return Done(message=f"{len(plan.files)} file(s) of {plan.stack}", detail=found["seen"])
+        return Done(message=f"{len(plan.files)} file(s) of {plan.stack}", detail=found["seen"], candidate=run.candidate)
 
     def _build(self, run: FixRun) -> Done:
         found = self._module("build", self._place_of(run), timeout=float(_plan(run).steps[BUILD]["timeout"]))
@@ -215,8 +220,8 @@ class ActionModule(FixRunAction):
         was_well = bool(run.step(ANALYZE).detail.get("well"))
         log = [f"rollback of {run.id}: {run.reason}"]
         base = plan.base
-        if checkout.is_kept(run.candidate):
-            base = checkout.revert(run.candidate)
+        if reverted := checkout.revert(run.candidate):
+            base = reverted
             log.append(f"reverted {run.candidate} by {base}")
         before = self._module("restore", self._place_of(run), fix_run_id=run.id, **self._target(base, run))["seen"]["before"]
         if before:
@@ -242,7 +247,8 @@ class ActionModule(FixRunAction):
 
     def _clear(self, run: FixRun) -> None:
         """Forget on the node and in git what was kept for a rollback. What cannot be forgotten now harms nobody."""
-        if not run.holds:  # else it is the only place that has the patch
+        # what is pinned has its patch nowhere else, and what was taken back may be retried
+        if not run.holds and run.status not in (FAILED, ROLLED_BACK, ROLLBACK_FAILED):
             self._desk.checkout.forget(run.id)
         if run.step(PATCH).started_at and run.step(ROLLBACK).state != "failed":
             try:

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import instruction, planner, profile, runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk, Planned
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import Tree
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Proposal, shipped
@@ -21,6 +23,8 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import He
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import fix_run_steps, fix_runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from sqlalchemy import select
+
+from tests.support.release_fleet import Repository
 
 HEADER = Header("playbooks/fix.yml", "a" * 40, False, None, ("all",), (), ("inventory",), False, "operator", "2.19.14", "0.1.0")
 PROFILE: dict[str, Any] = {
@@ -44,6 +48,7 @@ services:
     image: other:1
     environment: [A=1, B=2]
 """
+_NOW = "2025-01-02T03:04:05.000000Z"
 REQUIREMENTS = "flask==3.0.0\nrequests[socks]==2.31.0  # for the shop\n"
 
 
@@ -64,6 +69,39 @@ def propose(text: str, texts: Mapping[str, str] | None = None, **more: Any) -> P
     found = planner.propose(case(text, texts, **more), shipped())
     assert found
     return found
+
+
+class Fleet:
+    """A repository at *root* with the profile and its stack, and what a node would be seen to have."""
+
+    def __init__(self, root: Path) -> None:
+        self.repository = Repository(root)
+        self.repository.write_yaml("fix_profiles/web.yml", PROFILE)
+        self.repository.write("stacks/shop/compose.yaml", COMPOSE)
+        self.repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
+        self.repository.write("stacks/other/compose.yaml", "services: {}\n")
+        self.head = self.repository.commit()
+        self.desk = Desk(root, "stacks", ["planted-secret"])
+        self.checkout = Checkout(root)
+
+    def seen(self, **changed: Any) -> dict[str, Any]:
+        return {
+            "revision": self.head,
+            "containers": [],
+            "health": {"ok": False, "said": "it has no container"},
+            "image": {"reference": "shop-web", "id": "sha256:0"},
+            "built": True,
+            "others": ["other"],
+            "log": "",
+            **changed,
+        }
+
+    def plan(self, text: str = "bump requests to 2.32.4", patch: str = "", **seen: Any) -> Planned:
+        return self.desk.plan(self.desk.ask("web", text, patch), self.seen(**seen))
+
+    def candidate(self, planned: Planned) -> FixRun:
+        run = FixRun("fix-000001-web", "web", "shop", "pi-1", "x", "running", "alice", "run", _NOW, runner.fresh_steps(), planned.plan)
+        return replace(run, candidate=self.desk.candidate(run, planned))
 
 
 class World:

@@ -17,6 +17,8 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import MOST, PLAIN, Tree
 
 _NOTHING = "Nothing was recorded."
+#: what `git revert` writes into the message of its commit, before the hash
+_REVERTS = "This reverts commit "
 
 
 class Checkout:
@@ -123,39 +125,116 @@ class Checkout:
                 mode = edit.mode or self.mode(base, edit.path) or PLAIN
                 self._must("The patch cannot be stored", "update-index", "--add", "--cacheinfo", f"{mode},{blob},{edit.path}", **env)
             tree = self._must("The patch cannot be stored", "write-tree", **env).strip()
+        return self._kept_by_git(fix_run_id, self._commit(tree, base, message, at))
+
+    def _commit(self, tree: str, parent: str, message: str, at: str) -> str:
+        """Return the commit of *tree* on *parent*, on no branch. *at*: its time, ISO 8601; empty: now."""
         who = {
             f"GIT_{role}_{what}": value
             for role in ("AUTHOR", "COMMITTER")
             for what, value in (("NAME", "pifleet"), ("EMAIL", "pifleet@localhost"), ("DATE", at))
+            if value
         }
-        commit = self._must("The patch cannot be committed", "commit-tree", tree, "-p", base, "-F", "-", stdin=message, **who).strip()
+        return self._must("The patch cannot be committed", "commit-tree", tree, "-p", parent, "-F", "-", stdin=message, **who).strip()
+
+    def _kept_by_git(self, fix_run_id: str, commit: str) -> str:
         self._must("The patch cannot be kept", "update-ref", f"{REFS}{fix_run_id}", commit)
         return commit
+
+    def renewed(self, fix_run_id: str, candidate: str, base: str, at: str) -> str:
+        """Return the commit that brings the patch of *candidate*: that one or, where the branch had it and took it back, the same patch on
+        what is checked out. The same of the same; *base*: what the patch was made for; *at*: its time, ISO 8601.
+
+        Raises PifleetError where what is checked out is not *base* any more: the plan is another one then.
+        """
+        if not self._had(candidate) or self.is_kept(candidate):
+            return candidate
+        head = self.head()
+        if self._tree(head) != self._tree(base):
+            raise PifleetError(
+                f"The patch {candidate[:12]} was committed and taken back, and the branch went on since: what is checked out "
+                f"({head[:12]}) is not what its plan was made for.",
+                "Let a new fix run look at it, and make a plan for what is there now: `-e retry=ID -e fresh=true`.",
+            )
+        message = self._must("The commit cannot be read", "show", "--no-patch", "--format=%B", candidate)
+        return self._kept_by_git(fix_run_id, self._commit(self._tree(candidate), head, message, at))
 
     def keep(self, candidate: str) -> bool:
         """Bring *candidate* onto the branch that is checked out, with its files; whether that was still to be done.
 
-        Raises PifleetError where the branch went on meanwhile, or the files were edited.
+        Raises PifleetError where the branch went on meanwhile, took it back, or the files were edited.
         """
         if self.is_kept(candidate):
             return False
-        done = self._git("merge", "--ff-only", "--quiet", candidate)
-        if not done.ok:
+        if self._had(candidate):
             raise PifleetError(
-                f"The patch cannot be committed to the desired state: {' | '.join(done.stderr.strip().splitlines()[:2])}.",
-                "The branch went on since, or files were edited: settle that, and retry.",
+                f"The patch cannot be committed to the desired state: {candidate[:12]} was taken back there since.",
+                "Retry: the patch is made anew on what is checked out.",
             )
+        self._forward(candidate, "The patch cannot be committed to the desired state")
         return True
 
     def is_kept(self, candidate: str) -> bool:
-        """Whether *candidate* is on the branch that is checked out."""
-        return bool(candidate) and self._git("merge-base", "--is-ancestor", candidate, "HEAD").ok
+        """Whether the branch that is checked out has *candidate*, and what it did: not where that was taken back since."""
+        if not self._had(candidate):
+            return False
+        paths = self.changed(f"{candidate}^", candidate)
+        if self._alike("HEAD", candidate, paths):
+            return True
+        # where the files were changed again on top, only the commits tell
+        return not self._alike("HEAD", f"{candidate}^", paths) and not self._reverted_by(candidate)
 
     def revert(self, candidate: str) -> str:
-        """Take a commit that is on the branch back with another one, and return that."""
-        who = ("-c", "user.name=pifleet", "-c", "user.email=pifleet@localhost")
-        self._must("The patch cannot be reverted", *who, "revert", "--no-edit", candidate)
-        return self.head()
+        """Take *candidate* back from the branch with another commit, unless that is done already, and return that one; empty where the
+        branch never had it, or somebody put its files back by themselves.
+
+        Raises PifleetError with nothing changed where its files were changed again since, or were edited.
+        """
+        if not self.is_kept(candidate):
+            return self._reverted_by(candidate) if self._had(candidate) else ""
+        # made beside the work tree, not by `git revert`: that would leave it in the middle of one where files were changed again since
+        head, what = self.head(), "The patch cannot be taken back from the desired state"
+        undo = self._must(
+            "The commit cannot be read", "diff-tree", "-p", "--binary", "--full-index", "--no-renames", candidate, f"{candidate}^"
+        )
+        with tempfile.TemporaryDirectory(prefix="pifleet-") as folder:
+            env = {"GIT_INDEX_FILE": os.path.join(folder, "index")}
+            self._must("The commit cannot be read", "read-tree", head, **env)
+            if not self._git("apply", "--cached", "--3way", "--whitespace=nowarn", "-", stdin=undo, **env).ok:
+                paths = self.changed(f"{candidate}^", candidate)
+                raise PifleetError(
+                    f"{what}: {', '.join(paths[:5])} was changed again after {candidate[:12]}. The checkout is as it was.",
+                    f"Take it back by hand (`git revert {candidate[:12]}`, settle the conflict, commit), and retry.",
+                )
+            tree = self._must("The patch cannot be stored", "write-tree", **env).strip()
+        title = self._must("The commit cannot be read", "show", "--no-patch", "--format=%s", candidate).strip()
+        commit = self._commit(tree, head, f'Revert "{title}"\n\n{_REVERTS}{candidate}.\n', "")
+        self._forward(commit, what)
+        return commit
+
+    def _forward(self, commit: str, what: str) -> None:
+        """Let the branch that is checked out go on to *commit*, with its files."""
+        done = self._git("merge", "--ff-only", "--quiet", commit)
+        if not done.ok:
+            raise PifleetError(
+                f"{what}: {' | '.join(done.stderr.strip().splitlines()[:2])}.",
+                "The branch went on since, or files were edited: settle that, and retry.",
+            )
+
+    def _had(self, commit: str) -> bool:
+        """Whether the branch that is checked out has *commit* somewhere, taken back since or not."""
+        return bool(commit) and self._git("merge-base", "--is-ancestor", commit, "HEAD").ok
+
+    def _reverted_by(self, commit: str) -> str:
+        """The last commit on the branch that says that it takes *commit* back, as `git revert` does; empty where none does."""
+        words = ("--fixed-strings", f"--grep={_REVERTS}{commit}", f"{commit}..HEAD")
+        return self._must("The commits cannot be read", "log", "-1", "--format=%H", *words).strip()
+
+    def _alike(self, one: str, other: str, paths: Iterable[str]) -> bool:
+        return self._git("diff-tree", "--quiet", "-r", one, other, "--", *paths, GIT_LITERAL_PATHSPECS="1").ok
+
+    def _tree(self, commit: str) -> str:
+        return self._must("The commit cannot be read", "rev-parse", "--verify", f"{commit}^{{tree}}").strip()
 
     def changed(self, one: str, other: str) -> list[str]:
         """Return the paths in which two commits differ."""

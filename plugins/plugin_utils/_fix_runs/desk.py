@@ -164,6 +164,13 @@ class Desk:
         message = f"Fix {run.service}: {planned.plan.summary}\n\n{run.instruction}\n\nFix-Run: {run.id}\n"
         return self.checkout.commit(run.id, planned.plan.base, planned.edits, message, run.created_at)
 
+    def renewed(self, run: FixRun) -> FixRun:
+        """Return *run* with the candidate that its patch is brought with: another one where that was committed and taken back."""
+        plan = run.plan
+        if plan is None or not run.candidate:
+            return run
+        return replace(run, candidate=self.checkout.renewed(run.id, run.candidate, plan.base, run.created_at))
+
     def message(self, run: FixRun) -> str:
         """Return the message of the candidate as a node shows it."""
         return f"Fix {run.service}: {run.plan.summary if run.plan else ''}"

@@ -6,58 +6,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.plugins.module_utils._common import argv
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk, Planned
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import Edit, FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import diff
 
-from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS
-from tests.support.release_fleet import Repository
+from tests.support.fix_runs import COMPOSE, PROFILE, REQUIREMENTS, Fleet
 
 NOW = "2025-01-02T03:04:05.000000Z"
-
-
-class Fleet:
-    def __init__(self, root: Path) -> None:
-        self.repository = Repository(root)
-        self.repository.write_yaml("fix_profiles/web.yml", PROFILE)
-        self.repository.write("stacks/shop/compose.yaml", COMPOSE)
-        self.repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
-        self.repository.write("stacks/other/compose.yaml", "services: {}\n")
-        self.head = self.repository.commit()
-        self.desk = Desk(root, "stacks", ["planted-secret"])
-        self.checkout = Checkout(root)
-
-    def seen(self, **changed: Any) -> dict[str, Any]:
-        return {
-            "revision": self.head,
-            "containers": [],
-            "health": {"ok": False, "said": "it has no container"},
-            "image": {"reference": "shop-web", "id": "sha256:0"},
-            "built": True,
-            "others": ["other"],
-            "log": "",
-            **changed,
-        }
-
-    def plan(self, text: str = "bump requests to 2.32.4", patch: str = "", **seen: Any) -> Planned:
-        return self.desk.plan(self.desk.ask("web", text, patch), self.seen(**seen))
-
-    def candidate(self, planned: Planned) -> FixRun:
-        run = FixRun("fix-000001-web", "web", "shop", "pi-1", "x", "running", "alice", "run", NOW, runner.fresh_steps(), planned.plan)
-        return replace(run, candidate=self.desk.candidate(run, planned))
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(tmp_path / "fleet")
 
 
 def test_the_same_is_planned_for_the_same(fleet: Fleet) -> None:
@@ -139,6 +98,129 @@ def test_a_branch_that_went_on_is_not_lost(fleet: Fleet) -> None:
     fleet.repository.commit()
     with pytest.raises(PifleetError, match="cannot be committed to the desired state"):
         fleet.checkout.keep(run.candidate)
+
+
+REQUIRES = "stacks/shop/web/requirements.txt"
+
+
+def committed(fleet: Fleet) -> FixRun:
+    """A fix run whose patch was committed."""
+    run = fleet.candidate(fleet.plan())
+    assert fleet.checkout.keep(run.candidate)
+    return run
+
+
+def commits(fleet: Fleet) -> int:
+    return int(fleet.repository.git("rev-list", "--count", "HEAD"))
+
+
+def test_what_was_taken_back_is_not_taken_back_again(fleet: Fleet) -> None:
+    run = committed(fleet)
+    reverted = fleet.checkout.revert(run.candidate)
+    # killed before that was recorded: whoever goes on finds it
+    assert fleet.checkout.revert(run.candidate) == reverted == fleet.repository.git("rev-parse", "HEAD")
+    assert (commits(fleet), (fleet.repository.root / REQUIRES).read_text()) == (3, REQUIREMENTS)
+    fleet.repository.write("README", "x")
+    fleet.repository.commit()
+    assert fleet.checkout.revert(run.candidate) == reverted
+    assert fleet.repository.git("status", "--porcelain") == ""
+
+
+def test_what_was_never_committed_is_not_taken_back(fleet: Fleet) -> None:
+    run = fleet.candidate(fleet.plan())
+    assert fleet.checkout.revert(run.candidate) == ""
+    assert fleet.repository.git("rev-parse", "HEAD") == fleet.head
+
+
+def test_a_person_may_have_taken_it_back(fleet: Fleet) -> None:
+    run = committed(fleet)
+    fleet.repository.git("revert", "--no-edit", run.candidate)
+    assert fleet.checkout.revert(run.candidate) == fleet.repository.git("rev-parse", "HEAD")
+    assert not fleet.checkout.is_kept(run.candidate)
+
+
+def test_files_that_a_person_put_back_are_taken_back(fleet: Fleet) -> None:
+    run = committed(fleet)
+    fleet.repository.write(REQUIRES, REQUIREMENTS)
+    head = fleet.repository.commit()
+    assert not fleet.checkout.is_kept(run.candidate)
+    assert fleet.checkout.revert(run.candidate) == ""
+    assert fleet.repository.git("rev-parse", "HEAD") == head
+
+
+def test_what_was_taken_back_is_committed_anew(fleet: Fleet) -> None:
+    run = committed(fleet)
+    fleet.checkout.revert(run.candidate)
+    with pytest.raises(PifleetError, match="was taken back there since"):
+        fleet.checkout.keep(run.candidate)
+    again = fleet.desk.renewed(run)
+    assert again.candidate != run.candidate
+    assert fleet.desk.renewed(run) == again, "killed before it was recorded, the same is made"
+    assert fleet.desk.renewed(again) == again
+    fleet.desk.refuse_other_patch(again)  # the plan and its approval are for this patch
+    assert fleet.checkout.keep(again.candidate)
+    assert (fleet.repository.root / REQUIRES).read_text() == REQUIREMENTS.replace("2.31.0", "2.32.4")
+    assert "Fix-Run: fix-000001-web" in fleet.repository.git("log", "-1", "--format=%B")
+    # and back once more
+    assert fleet.checkout.revert(again.candidate) == fleet.repository.git("rev-parse", "HEAD")
+    assert (fleet.repository.root / REQUIRES).read_text() == REQUIREMENTS
+
+
+def test_a_candidate_that_was_not_taken_back_stays(fleet: Fleet) -> None:
+    run = fleet.candidate(fleet.plan())
+    assert fleet.desk.renewed(run) == run
+    assert fleet.checkout.keep(run.candidate)
+    assert fleet.desk.renewed(run) == run
+    # what follows on it does not take it back
+    fleet.repository.write(REQUIRES, (fleet.repository.root / REQUIRES).read_text() + "more==1\n")
+    fleet.repository.commit()
+    assert fleet.desk.renewed(run) == run
+    assert not fleet.checkout.keep(run.candidate)
+
+
+def test_what_was_taken_back_is_not_put_on_something_else(fleet: Fleet) -> None:
+    run = committed(fleet)
+    fleet.checkout.revert(run.candidate)
+    fleet.repository.write("stacks/other/compose.yaml", "services: {a: {image: b}}\n")
+    head = fleet.repository.commit()
+    with pytest.raises(PifleetError, match=r"was committed and taken back, and the branch went on.*fresh=true"):
+        fleet.desk.renewed(run)
+    assert fleet.repository.git("rev-parse", "HEAD") == head
+
+
+def test_files_that_were_changed_again_are_left_as_they_are(fleet: Fleet) -> None:
+    run = committed(fleet)
+    fleet.repository.write(REQUIRES, "flask==3.0.0\nrequests[socks]==2.33.0\n")
+    head = fleet.repository.commit()
+    with pytest.raises(PifleetError, match=r"requirements.txt was changed again.*git revert"):
+        fleet.checkout.revert(run.candidate)
+    git = fleet.repository.root / ".git"
+    assert not [name for name in ("REVERT_HEAD", "sequencer", "MERGE_HEAD", "index.lock") if (git / name).exists()]
+    assert (fleet.repository.git("rev-parse", "HEAD"), fleet.repository.git("status", "--porcelain")) == (head, "")
+    # the way out that it names
+    fleet.repository.write(REQUIRES, REQUIREMENTS.replace("flask==3.0.0", "flask==3.0.1"))
+    fleet.repository.git("commit", "--quiet", "--all", "-m", f"Back\n\nThis reverts commit {run.candidate}.")
+    assert fleet.checkout.revert(run.candidate) == fleet.repository.git("rev-parse", "HEAD")
+
+
+def test_what_was_changed_elsewhere_in_a_file_stays(fleet: Fleet) -> None:
+    fleet.repository.write(REQUIRES, "".join(f"a{n}==1\n" for n in range(9)) + REQUIREMENTS)
+    fleet.head = fleet.repository.commit()
+    run = committed(fleet)
+    text = (fleet.repository.root / REQUIRES).read_text()
+    fleet.repository.write(REQUIRES, text.replace("a0==1", "a0==2"))
+    fleet.repository.commit()
+    assert fleet.checkout.revert(run.candidate) == fleet.repository.git("rev-parse", "HEAD")
+    assert (fleet.repository.root / REQUIRES).read_text() == text.replace("a0==1", "a0==2").replace("2.32.4", "2.31.0")
+    assert fleet.repository.git("status", "--porcelain") == ""
+
+
+def test_edited_files_are_not_lost_by_taking_back(fleet: Fleet) -> None:
+    run = committed(fleet)
+    (fleet.repository.root / REQUIRES).write_text("mine\n")
+    with pytest.raises(PifleetError, match="cannot be taken back from the desired state"):
+        fleet.checkout.revert(run.candidate)
+    assert (fleet.repository.root / REQUIRES).read_text() == "mine\n"
 
 
 def test_hooks_and_settings_of_the_repository_have_no_say(fleet: Fleet) -> None:
