@@ -320,12 +320,12 @@ def compare(params, of):
     """Return what there is now, beside what was kept."""
     from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold
 
-    before = hold.Hold(params["fix_run_id"], of).known() or {}
-    reference = before.get("reference", "")
+    kept = hold.Hold(params["fix_run_id"], of)
+    before = kept.known() or {}
     seen = {
         "before": public(before),
         "files": service.file_states(of.place.folder, params["files"]),
-        "named": of.image_id(reference) if reference else "",
+        "named": kept.named(before),
         "containers": of.containers(),
     }
     return {"changed": False, "seen": seen}

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import atomic_file
@@ -91,7 +92,9 @@ class Hold:
         if before is None:
             raise PifleetError("What was there before this fix run is not known on the node.", "Its image has to be found by hand.")
         if before["image_id"]:
-            self._service.tag(before["image_id"], before["reference"])
+            # docker gives no tag to a name with a digest: that names what it always did
+            if not _is_digest(before["reference"]):
+                self._service.tag(before["image_id"], before["reference"])
         else:
             self._service.remove([c["id"] for c in self._service.containers()])
             self._service.untag(before["reference"])
@@ -99,6 +102,15 @@ class Hold:
             if before["record"] is not None:
                 atomic_file.write_atomic(self._record, before["record"], 0o600, folder_mode=0o700)
         return before
+
+    def named(self, before: Mapping[str, Any]) -> str:
+        """Return the id of the image that has the name of *before* now, empty where none has.
+
+        With a digest it is the image of before that counts: no other can have its name, but it can be gone.
+        """
+        reference = before.get("reference", "")
+        wanted = before["image_id"] if _is_digest(reference) else reference
+        return self._service.image_id(wanted) if wanted else ""
 
     def release(self) -> None:
         """Forget it: the fix run is over."""
@@ -118,3 +130,7 @@ class Hold:
         lock = Lock(self._state, self._service.place.project, labels.STACKS, NodeClock())
         lock.acquire(60.0)
         return lock
+
+
+def _is_digest(reference: str) -> bool:
+    return "@" in reference

@@ -70,6 +70,37 @@ def test_what_was_there_is_kept_once_and_given_back(web: Service, docker: Docker
     assert list((tmp_path / "holds").iterdir()) == []
 
 
+def test_an_image_that_is_named_by_its_digest(web: Service, docker: Docker, tmp_path: Path) -> None:
+    digest = "registry.example/web@sha256:d"
+    docker.services["web"] = {"image": digest}
+    docker.images = {digest: "sha256:old"}
+    kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(tmp_path / "state"))
+    before = kept.seen()
+    kept.take(before)
+    docker.services["web"] = {"image": "registry.example/web@sha256:e"}
+    docker.images["registry.example/web@sha256:e"] = "sha256:new"
+    docker.containers = [docker.container("c2", "sha256:new")]
+    # no tag can name it, and none has to: it still is what it was
+    assert kept.restore() == before
+    assert (docker.images[digest], kept.named(before)) == ("sha256:old", "sha256:old")
+    kept.release()
+    assert sorted(docker.images.values()) == ["sha256:new", "sha256:old"]
+    # unless it is gone: no name says so
+    del docker.images[digest]
+    assert kept.named(before) == ""
+
+
+def test_the_name_of_an_image_that_was_given_to_another(web: Service, docker: Docker, tmp_path: Path) -> None:
+    kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(tmp_path / "state"))
+    before = kept.seen()
+    kept.take(before)
+    docker.images["shop-web"] = "sha256:new"
+    assert kept.named(before) == "sha256:new"
+    kept.restore()
+    assert kept.named(before) == "sha256:old"
+    assert kept.named({}) == ""
+
+
 def test_where_nothing_was_nothing_is_left(web: Service, docker: Docker, tmp_path: Path) -> None:
     docker.images, docker.containers = {}, []
     kept = hold.Hold("fix-000001-web", web, str(tmp_path / "holds"), str(tmp_path / "state"))
