@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,8 @@ from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service impo
 #: seconds that one look waits for an answer
 _PATIENCE = 5.0
 _MOST = 1 << 16
+#: seconds that a check has in any case, where the time of all is all but over
+_LEAST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,12 @@ def look(url: str, containers: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
     return True, "it runs and answers"
 
 
-def check(service: Service, container: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[bool, str, str]:
-    """Run a check in a container, and return whether it ended with 0, why not, and what it said."""
-    done = service.execute(container["id"], wanted["argv"], float(wanted["timeout"]))
+def check(service: Service, container: Mapping[str, Any], wanted: Mapping[str, Any], most: float = float("inf")) -> tuple[bool, str, str]:
+    """Run a check in a container, for its timeout or *most* seconds, and return whether it ended with 0, why not, and what it said."""
+    done = service.execute(container["id"], wanted["argv"], min(float(wanted["timeout"]), most))
     said = scrub(f"{done.stdout}{done.stderr}".strip())[-2000:]
-    why = f"the check {wanted['name']} ended with exit code {done.rc}"
-    return done.ok, "" if done.ok else why, f"check {wanted['name']}: exit code {done.rc}: {said}"
+    why = f"the check {wanted['name']} ended with exit code {done.rc} in {container['name']}"
+    return done.ok, "" if done.ok else why, f"check {wanted['name']} in {container['name']}: exit code {done.rc}: {said}"
 
 
 def verify(
@@ -78,25 +81,32 @@ def verify(
 ) -> tuple[bool, str, list[str]]:
     """Return whether the service was well for all samples one after the other within the time, why not, and what was seen, line by line.
 
-    A container that came up anew, or is another one, between two looks begins the count again: it flaps.
+    A look is a good one where all checks end with 0 in all containers. It takes as long as they do; the next begins an interval after it
+    began. A container that came up anew, or is another one, between two looks begins the count again: it flaps.
     """
     began, lines = clock(), []
+    said: dict[tuple[str, str], str] = {}
     steady, before, why = 0, None, ""
     while True:
+        at = clock()
         containers = service.containers()
         ok, why = look(health.url, containers)
+        for wanted, one in itertools.product(health.checks, containers) if ok else ():
+            ok, failed, line = check(service, one, wanted, max(began + health.timeout - clock(), _LEAST))
+            # not again what it said the time before
+            if said.get((wanted["name"], one["name"])) != line:
+                said[wanted["name"], one["name"]] = line
+                lines.append(line)
+            if not ok:
+                why = failed
+                break
         now = [(one["id"], one["restarts"]) for one in containers]
         steady = (steady + 1 if before in (None, now) or not steady else 1) if ok else 0
         before = now
         lines.append(f"{clock() - began:7.1f} s  {steady}/{health.samples}  {why}")
         if steady >= health.samples:
-            break
-        if clock() - began + health.interval > health.timeout:
+            return True, f"well for {health.samples} looks", lines
+        pause = max(at + health.interval - clock(), 0.0)
+        if clock() + pause > began + health.timeout:
             return False, f"not well for {health.samples} looks within {health.timeout:g} seconds: {why}", lines
-        sleep(health.interval)
-    for wanted in health.checks:
-        ok, why, said = check(service, containers[0], wanted)
-        lines.append(said)
-        if not ok:
-            return False, why, lines
-    return True, f"well for {health.samples} looks", lines
+        sleep(pause)

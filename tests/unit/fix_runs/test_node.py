@@ -6,11 +6,12 @@ from __future__ import annotations
 import http.server
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pifleet.ops.plugins.module_utils._common.argv import Completed
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import hold, pin, service, verify
 from ansible_collections.pifleet.ops.plugins.module_utils._fix_host.service import Place, Service
@@ -165,14 +166,23 @@ def server() -> Iterator[tuple[str, type[Answers]]]:
         made.shutdown()
 
 
-def verified(web: Service, url: str, **more: Any) -> tuple[bool, str, list[str]]:
-    now = [0.0]
+class Clock:
+    """Goes on when somebody sleeps."""
 
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
+    def __init__(self) -> None:
+        self.now = 0.0
 
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def verified(web: Service, url: str, clock: Clock | None = None, **more: Any) -> tuple[bool, str, list[str]]:
+    clock = clock or Clock()
     health = verify.Health(url, **{"interval": 5.0, "timeout": 60.0, "samples": 3, **more})
-    return verify.verify(web, health, lambda: now[0], sleep)
+    return verify.verify(web, health, clock, clock.sleep)
 
 
 def test_well_for_all_samples_one_after_the_other(web: Service, server: tuple[str, type[Answers]]) -> None:
@@ -203,6 +213,80 @@ def test_a_container_that_restarts_begins_the_count_again(web: Service, docker: 
     ok, _why, lines = verified(web, "")
     assert (ok, len(lines)) == (True, 5)
     del docker
+
+
+class Checks:
+    """What runs in the containers: exit codes and outputs by container, the last of them for ever; each takes *seconds*."""
+
+    def __init__(self, web: Service, said: dict[str, list[tuple[int, str]]], clock: Clock | None = None, seconds: float = 0) -> None:
+        self.said, self.ran, self.limits = said, [], []  # type: Any, list[str], list[float]
+        self.clock, self.seconds = clock, seconds
+        web.execute = self.execute  # type: ignore[method-assign]
+
+    def execute(self, container: str, words: Sequence[str], timeout: float) -> Completed:
+        self.ran.append(container)
+        self.limits.append(timeout)
+        if self.clock:
+            self.clock.now += min(self.seconds, timeout + 0.01)
+        if self.seconds > timeout:
+            return Completed(tuple(words), 124, "", f"docker: no end after {timeout:g} seconds")
+        given = self.said[container]
+        rc, said = given.pop(0) if len(given) > 1 else given[0]
+        return Completed(tuple(words), rc, said, "")
+
+
+CHECKS = ({"name": "ping", "argv": ["/app", "ping"], "timeout": 30},)
+
+
+def test_checks_are_a_part_of_each_look_in_each_container(web: Service, docker: Docker) -> None:
+    docker.containers.append(docker.container("c2", "sha256:old", "shop-web-2"))
+    checks = Checks(web, {"c1": [(0, "pong")], "c2": [(0, "pong"), (0, "pong"), (1, "no route"), (0, "pong")]})
+    ok, why, lines = verified(web, "", checks=CHECKS)
+    assert (ok, why) == (True, "well for 3 looks")
+    # the third look is not well, and the count begins anew
+    assert checks.ran == ["c1", "c2"] * 6
+    looks = [line.split()[2] for line in lines if " s  " in line]
+    assert looks == ["1/3", "2/3", "0/3", "1/3", "2/3", "3/3"]
+    assert "the check ping ended with exit code 1 in shop-web-2" in "\n".join(lines)
+    # what each said, where it is not what it said before
+    assert [line for line in lines if line.startswith("check")] == [
+        "check ping in shop-web-1: exit code 0: pong",
+        "check ping in shop-web-2: exit code 0: pong",
+        "check ping in shop-web-2: exit code 1: no route",
+        "check ping in shop-web-2: exit code 0: pong",
+    ]
+
+
+def test_what_warms_up_is_well_in_time(web: Service) -> None:
+    checks = Checks(web, {"c1": [(1, "warming up")] * 9 + [(0, "")]})
+    assert verified(web, "", checks=CHECKS)[0]
+    # but not later: 13 looks within the time, two of them well
+    checks.said = {"c1": [(1, "warming up")] * 11 + [(0, "")]}
+    ok, why, _lines = verified(web, "", checks=CHECKS)
+    assert (ok, why) == (False, "not well for 3 looks within 60 seconds: it runs and answers")
+
+
+def test_no_check_runs_in_what_is_not_well(web: Service, docker: Docker) -> None:
+    docker.containers = [docker.container("c1", "x", Health={"Status": "starting"})]
+    checks = Checks(web, {"c1": [(0, "")]})
+    assert not verified(web, "", checks=CHECKS)[0]
+    assert checks.ran == []
+
+
+def test_checks_that_take_long_end_with_the_time_of_all(web: Service) -> None:
+    clock = Clock()
+    checks = Checks(web, {"c1": [(0, "")]}, clock, seconds=25)
+    ok, why, lines = verified(web, "", clock, checks=CHECKS)
+    assert not ok
+    assert "within 60 seconds" in why
+    # the third began at 50 seconds, and had 10 of its 30
+    assert (checks.limits, int(clock.now), len(lines)) == ([30, 30, 10], 60, 5)
+    assert "no end after 10 seconds" in lines[3]
+    # looks begin each 5 seconds, however long they take
+    clock = Clock()
+    Checks(web, {"c1": [(0, "")]}, clock, seconds=2)
+    assert verified(web, "", clock, checks=CHECKS)[0]
+    assert clock.now == 12
 
 
 def test_nothing_that_runs_is_not_well(web: Service, docker: Docker) -> None:
