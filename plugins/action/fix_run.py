@@ -16,6 +16,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
     CANCELLED,
     REJECTED,
     SUCCEEDED,
+    Artifact,
     FixRun,
 )
 
@@ -134,12 +135,20 @@ class ActionModule(FixRunAction):
         self._refuse_host(profile.node)
         if self._task.check_mode:
             return {"fix_run_id": "", "status": "", "node": profile.node, "lines": []}
+
+        def keep(run: FixRun) -> list[Artifact]:
+            return [self._desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)] if asked.case.patch else []
+
         run = self._fix_runs.create(
-            self._process, asked.service, profile.stack, profile.node, asked.case.wanted.text, origin.login(), parent.id if parent else ""
+            self._process,
+            asked.service,
+            profile.stack,
+            profile.node,
+            asked.case.wanted.text,
+            origin.login(),
+            parent.id if parent else "",
+            keep=keep,
         )
-        if asked.case.patch:
-            kept = self._desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)
-            run = self._fix_runs.change(run.id, "fix_run.artifact", lambda found, _now: found, [kept])
         return self._changed(run)
 
     def _known(self, wanted: str) -> FixRun:

@@ -124,8 +124,8 @@ class Profile(_Part):
             raise ValueError(f"health.checks names {', '.join(unknown)}, which is not among the commands")
         if wanting := [name for name in self.health.checks if self.commands[name].parameters]:
             raise ValueError(f"health.checks names {', '.join(wanting)}, which takes parameters")
-        if self.risk == "high" and self.approval.requirement == "none":
-            raise ValueError("a service of high risk needs an approval (approval.requirement: pre-run)")
+        if self.risk == "high" and self.approval.requirement != "pre-run":
+            raise ValueError("a service of high risk needs an approval before it is touched: `approval: {requirement: pre-run}`")
         return self
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.pifleet.ops.plugins.action import fix_run_host
+from ansible_collections.pifleet.ops.plugins.action import fix_run, fix_run_host
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.artifacts import Artifacts
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 
 from tests.support.fix_runs import REQUIREMENTS, Fleet, World
@@ -105,3 +107,30 @@ def test_what_was_rolled_back_is_committed_by_a_retry(node: OnNode) -> None:
     assert run.step("verify").message == f"well, and committed as {run.candidate[:12]}"
     assert (run.plan_digest, node.brought[-1]) == (first.plan_digest, run.candidate)
     assert git("for-each-ref", "refs/pifleet") == ""
+
+
+class CutOff(Artifacts):
+    def write(self, *_of: Any) -> Any:
+        raise RuntimeError("cut off")
+
+
+def test_a_fix_run_is_never_without_its_diff(fleet: Fleet, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    action = fix_run.ActionModule.__new__(fix_run.ActionModule)
+    action._root, action._desk, action._fix_runs, action._process = fleet.repository.root, fleet.desk, world.fix_runs, world.mine
+    action._task = SimpleNamespace(check_mode=False)
+    action.task_vars = {"groups": {"all": ["pi-1"]}, "ansible_play_hosts_all": ["pi-1"]}
+    rendered = fleet.plan(WANTED).diff
+    (fleet.repository.root / "fix.diff").write_text(rendered)
+    params = dict.fromkeys(("retry", "from_step", "patch_file"), "") | {
+        "service": "web",
+        "instruction": "apply diff fix.diff",
+        "fresh": False,
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.desk, "artifacts", lambda: CutOff(fleet.repository.root, "var/artifacts"))
+        with pytest.raises(RuntimeError, match="cut off"):
+            action._create(params)
+    assert world.fix_runs.listed() == ([], 0)
+    run = world.fix_runs.get(action._create(params)["fix_run_id"])
+    assert action._patch_of(run) == rendered
+    assert run.artifacts[0].name == "patch.diff"

@@ -28,7 +28,8 @@ def test_a_profile_has_defaults_for_all_that_is_not_said() -> None:
         ({"shell": "rm"}, "shell: there is no such key"),
         ({"approval": {"valid_for_minutes": 4}}, "valid_for_minutes"),
         ({"approval": {"requirement": "sometimes"}}, "requirement"),
-        ({"risk": "high"}, "high risk"),
+        ({"risk": "high"}, "high risk.*requirement: pre-run"),
+        ({"risk": "high", "approval": {"requirement": "pre-verify"}}, "high risk.*requirement: pre-run"),
         ({"health": {"url": "file:///etc/passwd"}}, "health.url"),
         ({"health": {"url": "http://x y/"}}, "health.url"),
         ({"health": {"checks": ["nothing"]}}, "nothing"),
@@ -42,6 +43,11 @@ def test_a_profile_has_defaults_for_all_that_is_not_said() -> None:
 def test_what_is_not_in_the_schema_is_refused_by_its_place(changed: dict[str, Any], told: str) -> None:
     with pytest.raises(PifleetError, match=told):
         made_profile(**changed)
+
+
+def test_a_service_of_high_risk_waits_before_it_is_touched() -> None:
+    assert made_profile(risk="high", approval={"requirement": "pre-run"}).risk == "high"
+    assert made_profile(risk="medium", approval={"requirement": "pre-verify"}).risk == "medium"
 
 
 @pytest.mark.parametrize("text", ["- a", "a: [", "stack: a\nstack: b\n", ""])
