@@ -124,7 +124,7 @@ def _opened(root: Path, store: Store, args: argparse.Namespace) -> Office:
     if args.inventory:
         settings = replace(settings, inventory=tuple(os.path.abspath(place) for place in args.inventory))
     queue, play = open_queue(settings, store), Runner(root, settings.inventory)
-    return open_office(root, store, queue, play, stacks_folder=args.stacks_folder, webhook_secret=secret)
+    return open_office(root, store, queue, play, stacks_folder=args.stacks_folder, webhook_secret=secret, told=settings.measure)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -20,7 +20,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import identity
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import scrubbed
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import BUSY, FREE, FixRuns
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import BUSY, FREE, FixRuns, Told, untold
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
 log = logging.getLogger("pifleet.queue")
@@ -66,6 +68,11 @@ class Settings:
             queue=environment.get("FIX_RUNS_QUEUE") or "pifleet.fix_runs",
             variables={**({"fix_runs_statsd_host": host} if host else {}), **({"fix_runs_statsd_port": int(port)} if port else {})},
         )
+
+    def measure(self, before: FixRun, after: FixRun) -> None:
+        """Tell the StatsD server, where there is one, what of a fix run has ended."""
+        host, port = self.variables.get("fix_runs_statsd_host", ""), self.variables.get("fix_runs_statsd_port", metrics.PORT)
+        metrics.send(metrics.of_change(before, after), host, port)
 
     def store(self) -> Store:
         """Return the fleet's ledger."""
@@ -140,12 +147,12 @@ def _beside(program: str) -> str:
     return str(found) if found.exists() else program
 
 
-def execute(store: Store, play: Play, run_id: str, task_id: str = "") -> bool:
+def execute(store: Store, play: Play, run_id: str, task_id: str = "", told: Told = untold) -> bool:
     """Do the fix run, as far as it goes, and return whether there is nothing left to do: False where somebody else is at it.
 
-    *task_id*: of the message; one that comes again goes on with what the first one began. Raises LedgerError.
+    *task_id*: of the message; one that comes again goes on with what the first one began; *told*: see ``FixRuns``. Raises LedgerError.
     """
-    fix_runs = FixRuns(store)
+    fix_runs = FixRuns(store, told=told)
     with store.claim(f"fix-run {run_id}") as mine:
         standing = fix_runs.admit(run_id, task_id, MOST) if mine else fix_runs.standing(run_id, task_id)
         if standing == FREE and mine:

@@ -6,30 +6,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ansible_collections.pifleet.ops.hub.queue import Queue
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns, Tally
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 
 class FixRunCollector:
-    """Counts fix runs and their steps, by the names that the file for node-exporter has."""
+    """Counts fix runs and their steps: the figures that the file for node-exporter has."""
 
     def __init__(self, fix_runs: FixRuns) -> None:
         self._fix_runs = fix_runs
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics. Raises LedgerError."""
-        found: Tally = self._fix_runs.tally()
-        runs = GaugeMetricFamily("pifleet_fix_runs", "Fix runs in the ledger, by what they are now.", labels=("service", "status"))
-        for (service, status), count in sorted(found.runs.items()):
-            runs.add_metric((service, status), count)
-        steps = GaugeMetricFamily("pifleet_fix_run_steps", "Steps of these, by what they are now.", labels=("service", "step", "state"))
-        for (service, step, state), count in sorted(found.steps.items()):
-            steps.add_metric((service, step, state), count)
-        seconds = GaugeMetricFamily("pifleet_fix_run_step_seconds", "Seconds that these took so far.", labels=("service", "step"))
-        for (service, step), total in sorted(found.seconds.items()):
-            seconds.add_metric((service, step), total)
-        yield from (runs, steps, seconds)
+        for gauge in metrics.gauges(self._fix_runs.tally()):
+            family = GaugeMetricFamily(gauge.name, gauge.told)
+            for labels, value in sorted(gauge.samples.items()):
+                family.add_sample(gauge.name, dict(labels), value)
+            yield family
 
 
 class QueueCollector:

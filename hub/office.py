@@ -14,7 +14,7 @@ from ansible_collections.pifleet.ops.hub.refresh import Fleet
 from ansible_collections.pifleet.ops.plugins.plugin_utils import _fleet_root
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import attestation
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns, Told, untold
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.releases import Releases
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 from fastapi import Depends, Request
@@ -41,15 +41,23 @@ class Office:
 
 
 def open_office(
-    root: Path, store: Store, queue: Queue, play: Player, *, stacks_folder: str = "stacks", webhook_secret: bytes = b""
+    root: Path,
+    store: Store,
+    queue: Queue,
+    play: Player,
+    *,
+    stacks_folder: str = "stacks",
+    webhook_secret: bytes = b"",
+    told: Told = untold,
 ) -> Office:
     """Return the office of the fleet in *root*, whose ledger is *store*.
 
-    *queue*: does its fix runs; *play*: runs its other playbooks; *webhook_secret*: empty where no webhook is taken.
+    *queue*: does its fix runs; *play*: runs its other playbooks; *webhook_secret*: empty where no webhook is taken;
+    *told*: see ``FixRuns``.
     """
     state = _fleet_root.state_dir(root)
     desk, fleet = Desk(root, stacks_folder), Fleet(state, play)
-    return Office(store, desk, FixRuns(store), Releases(store), Links(key_of(state)), state, queue, fleet, webhook_secret)
+    return Office(store, desk, FixRuns(store, told=told), Releases(store), Links(key_of(state)), state, queue, fleet, webhook_secret)
 
 
 def _office(request: Request) -> Office:

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from ansible_collections.pifleet.ops.hub.execution import Child, Play, Settings, execute
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import HIGH
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns, Told, untold
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
 
 log = logging.getLogger("pifleet.queue")
@@ -57,14 +57,14 @@ class Queue(Protocol):
 
 def open_queue(settings: Settings, store: Store) -> Queue:
     """Return the queue that *settings* ask for: embedded, or with workers where they name a broker."""
-    return Brokered(settings, store) if settings.broker_url else Embedded(store, Child(settings))
+    return Brokered(settings, store) if settings.broker_url else Embedded(store, Child(settings), settings.measure)
 
 
 class _Looking(ABC):
     """A thread that looks at what waits: when it is told to, and every few seconds."""
 
-    def __init__(self, store: Store) -> None:
-        self._store, self._fix_runs = store, FixRuns(store)
+    def __init__(self, store: Store, told: Told = untold) -> None:
+        self._store, self._fix_runs = store, FixRuns(store, told=told)
         self._told, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="fix-runs", daemon=True)
         self._problem = ""
@@ -103,11 +103,11 @@ class _Looking(ABC):
 
 
 class Embedded(_Looking):
-    """One at a time, by this process. Its state is the ledger alone."""
+    """One at a time, by this process. Its state is the ledger alone. *told*: see ``FixRuns``."""
 
-    def __init__(self, store: Store, play: Play) -> None:
-        super().__init__(store)
-        self._play = play
+    def __init__(self, store: Store, play: Play, told: Told = untold) -> None:
+        super().__init__(store, told)
+        self._play, self._measure = play, told
 
     def submit(self, run_id: str, *, priority: Priority = "normal") -> None:
         """See ``Queue``. The priority is recorded."""
@@ -124,7 +124,7 @@ class Embedded(_Looking):
         self._fix_runs.mark_dead()
         while not self._over.is_set() and (waiting := self._fix_runs.queued()):
             # one that another hub of this ledger has just taken is no longer among them
-            execute(self._store, self._play, waiting[0].id)
+            execute(self._store, self._play, waiting[0].id, told=self._measure)
 
 
 class Brokered(_Looking):

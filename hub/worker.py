@@ -86,7 +86,7 @@ def worker_app(settings: Settings) -> Celery:
 
     @app.task(bind=True, name=NAME, max_retries=None)
     def fix_run(task: Task, run_id: str) -> None:
-        if not execute(store, play, run_id, task.request.id):
+        if not execute(store, play, run_id, task.request.id, settings.measure):
             raise task.retry(countdown=AGAIN)
 
     return app

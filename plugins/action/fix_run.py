@@ -44,7 +44,8 @@ class FixRunAction(LedgerAction):
         """Find the ledger and the fleet, and return the ledger's place."""
         place = self.use_ledger()
         self.need("Fix runs", LACKING)
-        self._fix_runs = FixRuns(self._store)
+        self._statsd = str(self._variable("fix_runs_statsd_host") or ""), self._statsd_port()
+        self._fix_runs = FixRuns(self._store, told=self._measure)
         self._desk = Desk(self._root, str(self._variable("stacks_folder") or "stacks"), tuple(self._secrets()))
         return place
 
@@ -55,6 +56,15 @@ class FixRunAction(LedgerAction):
                 metrics.write(self._root / path, self._fix_runs.tally())
             except OSError as error:
                 display.warning(f"{path} cannot be written: {error.strerror or error}. The figures of fix runs are not up to date there.")
+
+    def _measure(self, before: FixRun, after: FixRun) -> None:
+        metrics.send(metrics.of_change(before, after), *self._statsd)
+
+    def _statsd_port(self) -> int:
+        port = str(self._variable("fix_runs_statsd_port") or metrics.PORT)
+        if not (port.isdecimal() and 0 < int(port) < 65536):
+            raise PifleetError(f"fix_runs_statsd_port is {port!r}, which is no port.", "Give a number of 1 to 65535. Nothing was recorded.")
+        return int(port)
 
     def _textfile(self) -> str:
         path = str(self._variable("fix_runs_textfile") or "")

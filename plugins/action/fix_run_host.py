@@ -15,6 +15,7 @@ from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible_collections.pifleet.ops.plugins.action.fix_run import LACKING, FixRunAction
+from ansible_collections.pifleet.ops.plugins.action.run_record import display
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.modules.fix_run_host import ARGUMENT_SPEC
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
@@ -43,8 +44,6 @@ if not LACKING:
 
 #: bytes of an archive of the stacks, and of it packed, that go with a module's arguments: five calls of the node fewer than for a file
 _LARGE, _WITH_ARGUMENTS = 8 << 20, 64 << 10
-#: https://github.com/statsd/statsd/blob/master/exampleConfig.js
-_STATSD_PORT = 8125
 
 
 @dataclass(slots=True)
@@ -79,14 +78,12 @@ class ActionModule(FixRunAction):
             return self._told(run)
         run = self._fix_runs.begin(self._process, run.id, step)
         if run.step(step).state != IN_PROGRESS:
+            self.publish()
             return self._told(run)  # it waits for an approval, or that has expired
         done = self._attempt(step, run)
         run = self._record(step, run, done)
-        lines = metrics.of_step(run, step)
         if not run.is_open:
             self._clear(run)
-            lines += metrics.of_run(run)
-        metrics.send(lines, str(self._variable("fix_runs_statsd_host") or ""), int(self._variable("fix_runs_statsd_port") or _STATSD_PORT))
         self.publish()
         return {**self._told(run), "changed": step not in (ANALYZE, VERIFY), "lines": done.lines}
 
@@ -121,7 +118,14 @@ class ActionModule(FixRunAction):
                 found = replace(found, candidate=done.candidate)
             return runner.fail(found, step, error, detail, now) if error else runner.finish(found, step, message, detail, now)
 
-        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts, self._process)
+        def report(found: FixRun) -> list[Artifact]:
+            try:
+                return [] if found.is_open else [self._desk.keep(found, metrics.REPORT, step, metrics.report(found))]
+            except PifleetError as error:  # no reason not to record how it ended
+                display.warning(str(error))
+                return []
+
+        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts, self._process, report)
 
     def _told(self, run: FixRun | None) -> dict[str, Any]:
         if run is None:

@@ -38,7 +38,8 @@ def test_one_fix_run_is_on_record(rows):
     assert (found["id"], found["status"]) == ("fix-000001-web", "succeeded")
     states = [step["state"] for step in sorted(rows["fix_run_steps"], key=lambda step: step["number"])]
     assert states == [*["succeeded"] * 5, "skipped"]
-    assert {artifact["type"] for artifact in rows["fix_run_artifacts"]} >= {"plan_snapshot", "patch_diff", "build_log", "verify_log"}
+    types = {artifact["type"] for artifact in rows["fix_run_artifacts"]}
+    assert types >= {"plan_snapshot", "patch_diff", "build_log", "verify_log", "metrics"}
     for artifact in rows["fix_run_artifacts"]:
         assert hashlib.sha256((FLEET / artifact["path"]).read_bytes()).hexdigest() == artifact["checksum"]
 

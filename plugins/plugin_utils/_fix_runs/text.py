@@ -130,9 +130,18 @@ def _step(step: Step) -> dict[str, Any]:
 
 def seconds_of(step: Step) -> float | None:
     """Return how long a step took, None where it has not ended."""
-    if not step.started_at or not step.ended_at:
+    return _between(step.started_at, step.ended_at)
+
+
+def run_seconds(run: FixRun) -> float | None:
+    """Return how long a fix run took from its creation to its end, with all that it waited for; None where it has not ended."""
+    return _between(run.created_at, run.ended_at)
+
+
+def _between(*moments: str) -> float | None:
+    if not all(moments):
         return None
-    began, ended = (datetime.fromisoformat(moment) for moment in (step.started_at, step.ended_at))
+    began, ended = (datetime.fromisoformat(moment) for moment in moments)
     return (ended - began).total_seconds()
 
 

@@ -12,7 +12,8 @@ import json
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -74,15 +75,25 @@ from sqlalchemy import (
 FREE, BUSY, OVER = "free", "busy", "over"
 _AnyRow = Row[tuple[object, ...]]
 Change = Callable[[FixRun, str], FixRun]
+#: is told of a fix run as it was before a transaction and as it is now; never raises
+Told = Callable[[FixRun, FixRun], None]
+#: of a connection: what its transaction has changed
+_MOVED = "fix_runs_moved"
+
+
+def untold(_before: FixRun, _after: FixRun) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many fix runs there are by service and status, steps by service, name and state, and how many seconds these took together."""
+    """How many fix runs there are by service and status, steps by service, name and state, and how many seconds these took together.
+    *took*: seconds of those that are over from their creation to their end, by service and status."""
 
     runs: dict[tuple[str, str], int] = field(default_factory=dict)
     steps: dict[tuple[str, str, str], int] = field(default_factory=dict)
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
+    took: dict[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +109,13 @@ class Ahead:
 
 class FixRuns:
     """Each method is one durable transaction; what one returned, every process reads. All raise LedgerError where the ledger cannot be
-    used, and PifleetError with nothing changed for what may not be. *gone*: whether a run's process has certainly ended."""
+    used, and PifleetError with nothing changed for what may not be. *gone*: whether a run's process has certainly ended;
+    *told*: of each change, once it is durable."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime] = utc_now, gone: Callable[[Process], bool] = is_gone) -> None:
-        self._store, self._now, self._gone = store, now, gone
+    def __init__(
+        self, store: Store, now: Callable[[], datetime] = utc_now, gone: Callable[[Process], bool] = is_gone, told: Told = untold
+    ) -> None:
+        self._store, self._now, self._gone, self._told = store, now, gone, told
 
     # -- written ----------------------------------------------------------------------------------------------------------------------
     def create(
@@ -121,7 +135,7 @@ class FixRuns:
 
         *keep*: writes what it begins with; *ahead*: the approval that it is asked for with, which no other can have any more.
         """
-        with self._store.write() as db:
+        with self._write() as db:
             run_id = _run_of(db, process) if process else ""
             self._take_lock(db, service)
             seq = (db.execute(select(func.max(fix_runs.c.seq))).scalar() or 0) + 1
@@ -152,7 +166,7 @@ class FixRuns:
 
     def resume(self, process: Process, wanted: str, from_step: str = "") -> FixRun:
         """Let the run of *process* go on with a fix run that ended badly, or whose approval was given."""
-        with self._store.write() as db:
+        with self._write() as db:
             run_id = _run_of(db, process)
             self._mark_dead(db)
             run = _get(db, wanted)
@@ -166,7 +180,7 @@ class FixRuns:
 
     def requeue(self, wanted: str, from_step: str = "", requester: str = "") -> FixRun:
         """Let a fix run that ended badly wait in the queue for somebody to go on with it. *requester*: who asks for that."""
-        with self._store.write() as db:
+        with self._write() as db:
             self._mark_dead(db)
             run = _get(db, wanted)
             after = replace(runner.reopen(run, from_step, text_of(self._now()), PENDING), run_id="", task_id="", deliveries=0)
@@ -180,7 +194,7 @@ class FixRuns:
 
         *task_id*: of the queue's message; what it began on another controller is its own.
         """
-        with self._store.write() as db:
+        with self._write() as db:
             run_id = _run_of(db, process)
             self._mark_dead(db)
             kept = _get(db, wanted)
@@ -199,7 +213,7 @@ class FixRuns:
 
         One that was begun *most* times and is not over all the same ends whoever does it: it is failed from now on, and ``over``.
         """
-        with self._store.write() as db:
+        with self._write() as db:
             self._mark_dead(db)
             run = _get(db, wanted)
             standing = self._standing(db, _marked(run), task_id)
@@ -230,7 +244,7 @@ class FixRuns:
 
     def begin(self, process: Process, fix_run_id: str, name: str) -> FixRun:
         """Let a step begin, where its turn is and its approval holds, which is used up with that; else the outcome waits, or is over."""
-        with self._store.write() as db:
+        with self._write() as db:
             run_id = _run_of(db, process)
             before = _get(db, fix_run_id)
             if before.run_id != run_id:
@@ -244,23 +258,30 @@ class FixRuns:
             return after
 
     def change(
-        self, fix_run_id: str, kind: str, change: Change, artifacts: Sequence[Artifact] = (), process: Process | None = None
+        self,
+        fix_run_id: str,
+        kind: str,
+        change: Change,
+        artifacts: Sequence[Artifact] = (),
+        process: Process | None = None,
+        keep: Callable[[FixRun], Sequence[Artifact]] = lambda _run: (),
     ) -> FixRun:
         """Apply *change* to the fix run as it is kept now, with its new *artifacts*, and record both as an event *kind*.
 
-        *process*: whose run must still be at it: one that was taken for dead has no say any more.
+        *process*: whose run must still be at it: one that was taken for dead has no say any more; *keep*: writes what is made of the
+        outcome.
         """
-        with self._store.write() as db:
+        with self._write() as db:
             before = _get(db, fix_run_id)
             if process and before.run_id != _run_of(db, process):
                 raise PifleetError(f"The fix run {fix_run_id} is not this run's any more: {before.run_id or 'the queue'} has it.")
             after = change(before, text_of(self._now()))
-            new = {artifact.name: artifact for artifact in artifacts}
-            kept = tuple(a for a in after.artifacts if a.name not in new)
-            after = replace(after, artifacts=tuple(sorted((*kept, *new.values()), key=lambda a: a.name)))
+            after = _having(after, artifacts)
+            made = keep(after)
+            after = _having(after, made)
             if after != before:
                 self._update(db, before, after)
-                hashes = {artifact.name: artifact.checksum for artifact in artifacts}
+                hashes = {artifact.name: artifact.checksum for artifact in (*artifacts, *made)}
                 self._tell(db, kind, after, {**_moved(before, after), "artifacts": hashes})
             return after
 
@@ -271,7 +292,7 @@ class FixRuns:
 
         Without a *process* what is to be done then is left to the queue.
         """
-        with self._store.write() as db:
+        with self._write() as db:
             run_id = _run_of(db, process) if process else None
             run = _get(db, fix_run_id)
             _refuse_decision(run, decision, digest, approver, fleet)
@@ -311,7 +332,7 @@ class FixRuns:
     def approve_ahead(self, service: str, digest: str, approver: str, minutes: int, signer: Signer) -> tuple[str, str]:
         """Record that *approver* approves the plan *digest* of *service* before a fix run is asked for. Return the token that one is to be
         asked for with, once, and until when (UTC, ISO 8601)."""
-        with self._store.write() as db:
+        with self._write() as db:
             moment = self._now()
             until = text_of(moment + timedelta(minutes=minutes))
             told = {"id": f"apr-{uuid.uuid4()}", "approver": approver, "given_at": text_of(moment), "expires_at": until}
@@ -323,7 +344,7 @@ class FixRuns:
 
     def mark_dead(self) -> None:
         """Mark the fix runs whose runner is gone as failed."""
-        with self._store.write() as db:
+        with self._write() as db:
             self._mark_dead(db)
 
     # -- read -------------------------------------------------------------------------------------------------------------------------
@@ -367,7 +388,9 @@ class FixRuns:
                 if status:
                     conditions.append(_is(status, [row.id for row in self._dead(db)]))
                 total = db.execute(select(func.count()).select_from(fix_runs).where(*conditions)).scalar_one()
-                rows = db.execute(select(fix_runs).where(*conditions).order_by(fix_runs.c.seq.desc()).limit(limit).offset(offset)).all()
+                # by number first: rows are wide, and all of them would be sorted where two conditions are one or the other
+                page = select(fix_runs.c.seq).where(*conditions).order_by(fix_runs.c.seq.desc()).limit(limit).offset(offset)
+                rows = db.execute(select(fix_runs).where(fix_runs.c.seq.in_(page)).order_by(fix_runs.c.seq.desc())).all()
                 return [self._judged(db, run) for run in _records(db, rows)], total
         except NoLedgerError:
             return [], 0
@@ -390,11 +413,24 @@ class FixRuns:
                 took = _moment(db, fix_run_steps.c.ended_at) - _moment(db, fix_run_steps.c.started_at)
                 times = select(*what, func.sum(took)).select_from(joined).where(*over).group_by(*what)
                 found.seconds.update({(service, step): round(float(seconds), 6) for service, step, seconds in db.execute(times)})
+                whole = func.sum(_moment(db, fix_runs.c.ended_at) - _moment(db, fix_runs.c.created_at))
+                ended = select(fix_runs.c.service, fix_runs.c.status, whole).where(fix_runs.c.ended_at != "")
+                by_end = db.execute(ended.group_by(fix_runs.c.service, fix_runs.c.status))
+                found.took.update({(service, status): round(float(seconds), 6) for service, status, seconds in by_end})
         except NoLedgerError:
             pass
         return found
 
     # -- inside -----------------------------------------------------------------------------------------------------------------------
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        moved: list[tuple[FixRun, FixRun]] = []
+        with self._store.write() as db:
+            db.info[_MOVED] = moved
+            yield db
+        for before, after in moved:
+            self._told(before, after)
+
     def _gated(self, db: Connection, run: FixRun, name: str, now: str) -> FixRun:
         if runner.due(run) != name or not runner.needs_approval(run, name):
             return runner.begin(run, name, now)
@@ -487,6 +523,7 @@ class FixRuns:
         return _marked(run)
 
     def _update(self, db: Connection, before: FixRun, after: FixRun) -> None:
+        db.info[_MOVED].append((before, after))
         row = _row(after)
         if row != _row(before):
             db.execute(update(fix_runs).where(fix_runs.c.id == after.id).values(row))
@@ -568,6 +605,13 @@ def _unknown(wanted: str) -> PifleetError:
 def _marked(run: FixRun) -> FixRun:
     """*run*, saying whether its runner is gone."""
     return replace(run, interrupted=run.status == FAILED and run.reason.startswith("interrupted"))
+
+
+def _having(run: FixRun, artifacts: Sequence[Artifact]) -> FixRun:
+    """*run* with *artifacts*, each in the place of an earlier one of its name."""
+    new = {artifact.name: artifact for artifact in artifacts}
+    kept = (artifact for artifact in run.artifacts if artifact.name not in new)
+    return replace(run, artifacts=tuple(sorted((*kept, *new.values()), key=lambda a: a.name)))
 
 
 def _is(status: str, dead: Sequence[str]) -> ColumnElement[bool]:

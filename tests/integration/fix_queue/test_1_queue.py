@@ -24,7 +24,9 @@ def test_repaired_by_the_queue(well: Queued) -> None:
     ended = well.office.reached(run, "succeeded")
     assert (well.says(), well.others()) == ("1.0 good", others)
     assert (ended.requester, ended.priority, well.states()) == ("alice", "high", "succeeded " * 5 + "skipped")
-    assert {a.name for a in ended.artifacts} == {"analyze.json", "plan.json", "patch.diff", "build.log", "restart.log", "verify.log"}
+    assert {a.name for a in ended.artifacts} == {
+        "analyze.json", "plan.json", "patch.diff", "build.log", "restart.log", "verify.log", "metrics.json",
+    }  # fmt: skip
     tasks = {step.detail.get("task_id") for step in ended.steps[:5]}
     assert len(tasks) == 1
     assert bool(tasks.pop()) == bool(well.office.broker)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import socket
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common import exposition
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import metrics
@@ -37,7 +38,9 @@ def test_by_an_instruction(broken: Shop) -> None:
     assert run.requester
     # each artifact is what the ledger has the hash of
     kept = {artifact.name: artifact for artifact in run.artifacts}
-    assert set(kept) == {"analyze.json", "plan.json", "patch.diff", "build.log", "restart.log", "verify.log"}
+    assert set(kept) == {
+        "analyze.json", "plan.json", "patch.diff", "build.log", "restart.log", "verify.log", "metrics.json",
+    }  # fmt: skip
     for artifact in run.artifacts:
         content = (broken.repository.root / artifact.path).read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (artifact.checksum, artifact.size_bytes)
@@ -91,7 +94,18 @@ def test_a_variable_and_a_check(shop: Shop) -> None:
     shop.change("web/requirements.txt", "greeting==1.0\n")
     shop.deploy()
     well, others = shop, shop.others()
-    well.fix("set env MODE=better; $(id) and check module", fix_runs_textfile="var/node/pifleet.prom")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(30)
+        variables = {"fix_runs_statsd_host": "127.0.0.1", "fix_runs_statsd_port": statsd.getsockname()[1]}
+        well.fix("set env MODE=better; $(id) and check module", fix_runs_textfile="var/node/pifleet.prom", **variables)
+        sent: list[str] = []
+        while not any(line.startswith("pifleet.fix_runs.web.seconds:") for line in sent):
+            sent += statsd.recv(2000).decode().split("\n")
+    counted = sorted(line for line in sent if line.endswith("|c"))
+    steps = [f"{name}.succeeded" for name in ("analyze", "build", "patch", "restart", "verify")]
+    assert counted == sorted(f"pifleet.fix_runs.web.{name}:1|c" for name in (*steps, "rollback.skipped", "succeeded"))
+    assert len(sent) == len(counted) + 6
     assert well.says() == "1.0 better; $(id)"
     assert well.others() == others
     figures = (well.repository.root / "var/node/pifleet.prom").read_text()
