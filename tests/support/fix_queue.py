@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -22,7 +22,9 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.api_tokens i
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import runs
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import Store
+from sqlalchemy import select
 
 from tests.support.fleet import ROOT, descendants
 from tests.support.ports import free_port
@@ -114,15 +116,14 @@ class QueueOffice:
                     *("--hostname", f"{name}@tests", "--loglevel", "INFO", "--without-gossip", "--without-mingle"),
                 ]
             with self.log(name).open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    [sys.executable, *words],
-                    cwd=ROOT,
-                    env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT / ".collections")},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+                self.processes[name] = self._start(name, words, log)
         until(lambda: self.health()["workers"] == max(1, len(self.processes) - 1), "the hub or its workers do not answer")
+
+    def _start(self, _name: str, words: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT / ".collections")}
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )  # fmt: skip
 
     def health(self) -> dict[str, Any]:
         """What the hub says of its queue."""
@@ -228,3 +229,43 @@ class QueueOffice:
             return now if now.step(step).state == "in_progress" else None
 
         return until(found, f"{run.id} does not come to {step}")
+
+
+class Machines(QueueOffice):
+    """Hub and workers in containers of the *image*: each a machine of its own by its name, its file system and its processes.
+
+    They have the network of this machine, and share the fleet's folder, as machines do by a file system of a network. *shared*: what else
+    they need: the keys of the nodes, the socket of the ledger.
+    """
+
+    def __init__(self, root: Path, inventory: Path, broker: Broker | RedisBroker, image: str, shared: Sequence[Path]) -> None:
+        super().__init__(root, inventory, broker)
+        self._image, self._shared = image, (root, inventory, *shared)
+
+    def _start(self, name: str, words: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        volumes = [f"--volume={path}:{path}" for path in self._shared]
+        environment = [f"--env={key}={value}" for key, value in self.environment.items()]
+        # a worker is begun as the image itself does
+        command = ["python", *words] if name == "hub" else []
+        where = ["--rm", "--init", "--network=host", f"--hostname={name}", f"--name={self._container(name)}"]
+        return subprocess.Popen(
+            ["docker", "run", *where, *volumes, *environment, self._image, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+
+    def _container(self, name: str) -> str:
+        return f"pifleet-test-{self.port}-{name}"
+
+    def machine_of(self, run: FixRun) -> str:
+        """Name of the machine whose ansible-playbook is, or was, at a fix run."""
+        with self.store.read() as db:
+            return str(db.execute(select(runs.c.controller).where(runs.c.id == self.fix_runs.get(run.id).run_id)).scalar_one())
+
+    def lose(self, name: str) -> None:
+        """Lose a machine with all that it has."""
+        process = self.processes.pop(name)
+        subprocess.run(["docker", "kill", self._container(name)], check=True, capture_output=True, timeout=60)
+        process.wait(60)
+
+    def stop(self) -> None:
+        for name in list(self.processes):
+            self.lose(name)

@@ -7,34 +7,22 @@ import json
 import os
 import shlex
 import shutil
-import ssl
 from collections.abc import Iterator
 
 import pytest
 
-from lab import image
-from lab.console import Console
 from tests.support.checkout import Checkout
+from tests.support.debian import base_image
 from tests.support.fleet import BIN, ROOT, Fleet
 
 BASE, MADE = "pifleet-test/environment-base:local", "pifleet-test/environment:local"
-#: Debian as a registry has it, and whom this machine trusts besides: packages may come by way of a mirror of its own
-DOCKERFILE = """
-FROM {debian}
-COPY trusted /etc/ssl/certs/ca-certificates.crt
-ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
-"""
 
 
 @pytest.fixture(scope="module")
 def environment(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     work = tmp_path_factory.mktemp("environment")
-    (work / "base").mkdir()
-    (work / "base/Dockerfile").write_text(DOCKERFILE.format(debian=image.ensure(image.debian(), Console())))
-    trusted = ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
-    shutil.copy(trusted, work / "base/trusted")
+    base_image(BASE, work / "base")
     for line in (
-        f"docker build --quiet --tag {BASE} {work / 'base'}",
         f"ansible-galaxy collection build --output-path {work}",
         f"cp execution-environment.yml {work}",
         f"cd {work} && ansible-builder create --output-filename Dockerfile --context context",
