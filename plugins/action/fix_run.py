@@ -138,13 +138,14 @@ class ActionModule(FixRunAction):
         parent = self._known(params["retry"]) if params["retry"] else None
         if parent and not params["fresh"]:
             if self._task.check_mode:
+                runner.reopen(parent, params["from_step"] or "", parent.ended_at)  # refuses what the run itself would
                 return self._result(parent)
             return self._changed(self._fix_runs.resume(self._process, parent.id, params["from_step"] or ""))
         asked = self._desk.ask(parent.service, parent.instruction, self._patch_of(parent)) if parent else self._asked(params)
         profile = asked.profile
         self._refuse_host(profile.node)
         if self._task.check_mode:
-            return {"fix_run_id": "", "status": "", "node": profile.node, "lines": []}
+            return {"fix_run_id": parent.id if parent else "", "status": "", "node": profile.node, "lines": []}
 
         def keep(run: FixRun) -> list[Artifact]:
             return [self._desk.keep(run, "patch.diff", ANALYZE, asked.case.patch)] if asked.case.patch else []

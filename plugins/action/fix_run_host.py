@@ -135,12 +135,23 @@ class ActionModule(FixRunAction):
 
     # -- analyze ----------------------------------------------------------------------------------------------------------------------
     def _preview(self) -> dict[str, Any]:
-        """A check: the node is looked at, and the plan is shown."""
-        asked = self._asked(self._params)
+        """A check: what is recorded already is shown, with where it would go on; else the node is looked at, and the plan is shown."""
+        run = self._fix_runs.get(self._params["fix_run_id"]) if self._params["fix_run_id"] else None
+        if run and run.plan and not self._params["fresh"]:
+            return {**self._told(None), "changed": True, "lines": self._would_go_on(run, run.plan)}
+        asked = self._desk.ask(run.service, run.instruction, self._patch_of(run)) if run else self._asked(self._params)
         found = self._look(asked, checks=[])  # a check runs nothing in a container
         planned = self._desk.plan(asked, {**found["seen"], "log": found["log"]})
         shown = text.plan(planned.plan, self._desk.shown_diff(planned))
         return {**self._told(None), "changed": True, "lines": shown.splitlines()}
+
+    def _would_go_on(self, run: FixRun, plan: ActionPlan) -> list[str]:
+        """The plan of a fix run that is recorded, and the steps that are to be done yet."""
+        would = run if run.is_open else runner.reopen(run, self._params["from_step"] or "", run.ended_at)
+        left = [step.name for step in would.steps if not step.is_over and step.name != ROLLBACK]
+        kept = next((artifact for artifact in run.artifacts if artifact.name == "patch.diff"), None)
+        shown = text.plan(plan, self._desk.artifacts().read(kept) if kept else "")
+        return [*shown.splitlines(), f"{run.id} is {run.status}, and would go on with: {', '.join(left) or ROLLBACK}"]
 
     def _analyze(self, run: FixRun) -> Done:
         asked = self._desk.ask(run.service, run.instruction, self._patch_of(run))

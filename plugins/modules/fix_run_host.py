@@ -41,6 +41,13 @@ options:
   patch_file:
     description: File of the controller with a diff, in check mode.
     type: path
+  from_step:
+    description: The step that a retry would go on from, in check mode.
+    type: str
+  fresh:
+    description: Whether a retry would begin anew, in check mode.
+    type: bool
+    default: false
   do:
     description: What the action asks the module for. Set by the action.
     type: str
@@ -135,6 +142,8 @@ ARGUMENT_SPEC = {
     "service": {"type": "str"},
     "instruction": {"type": "str"},
     "patch_file": {"type": "path"},
+    "from_step": {"type": "str"},
+    "fresh": {"type": "bool", "default": False},
     "do": {"type": "str", "choices": ["look", "patch", "build", "verify", "pin", "restore", "compare", "release"]},
     "place": {"type": "dict", "default": {}},
     "files": {"type": "list", "elements": "str", "default": []},

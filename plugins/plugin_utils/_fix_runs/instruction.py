@@ -71,9 +71,14 @@ def parse(text: str) -> Instruction:
         if match := pattern.fullmatch(rest):
             values = {name: value for name, value in match.groupdict().items() if value is not None}
             return Instruction(whole, kind, values, check, parameters)
+    if rest.lower().startswith(("set env", "set key")):
+        raise _unknown(
+            f"{text!r} is no instruction, or the end of one: Ansible takes words with `=` away.",
+            'Give it as JSON: -e \'{"instruction": "…"}\'. ',
+        )
     raise _unknown(f"{text!r} is no instruction.")
 
 
-def _unknown(what: str) -> PifleetError:
+def _unknown(what: str, hint: str = "") -> PifleetError:
     forms = "; ".join(f"`{form}`" for form in FORMS.values())
-    return PifleetError(what, f"Accepted are {forms}; each may end with `{SUFFIX}`. Nothing was recorded.")
+    return PifleetError(what, f"{hint}Accepted are {forms}; each may end with `{SUFFIX}`. Nothing was recorded.")

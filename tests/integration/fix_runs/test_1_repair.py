@@ -124,3 +124,12 @@ def test_list_and_detail(broken: Shop) -> None:
     assert "no fix run x" in broken.told(broken.play("fix_runs", id="x", rc=2))
     (broken.repository.root / "var/artifacts/fix-000001-web/build.log").write_text("forged\n")
     assert "was changed" in broken.told(broken.play("fix_runs", id="fix-000001-web", artifacts=True, rc=2))
+
+
+def test_as_a_person_writes_it_in_a_shell(well: Shop) -> None:
+    """Ansible's own form of a variable keeps the first word of it alone."""
+    words = ("-e", "service=web", "-e", "instruction=bump greeting to 1.1")
+    well.play("fix", *words)
+    assert (well.last().instruction, well.last().status, well.says()) == ("bump greeting to 1.1", "succeeded", "1.1 good")
+    refused = well.told(well.play("fix", "-e", "service=web", "-e", "instruction=set env MODE=fast", rc=2))
+    assert "Ansible takes words with `=` away" in refused

@@ -88,6 +88,12 @@ def test_an_approval(well: Shop) -> None:
     run = well.last()
     assert (run.status, well.says()) == ("awaiting_approval", "1.0 good")
     assert well.everything() == before
+    # a check of the approval shows what it would permit, and decides nothing
+    check = well.play("approve", "--check", run_id=run.id, plan_digest=run.plan_digest)
+    assert run.plan_digest in well.told(check)
+    assert "+greeting==1.1" in well.told(check)
+    assert f"{run.id} is awaiting_approval, and would go on with: patch, build, restart, verify" in well.told(check)
+    assert (well.last(), well.everything()) == (run, before)
     # one at a time
     assert "is awaiting_approval" in well.told(well.fix("bump greeting to 2.0", rc=2))
     # not by the one who asked, not of another plan, not by a name that is typed

@@ -58,6 +58,24 @@ def test_two_on_one_service(well: Shop) -> None:
     assert (well.fix_runs.listed()[1], well.says()) == (1, "1.1 good")
 
 
+def test_it_goes_on_from_the_step_that_is_named(well: Shop) -> None:
+    well.profile(health={**PROFILE["health"], "samples": 10})
+    well.repository.commit()
+    process = well.start("fix", service="web", instruction="bump greeting to 1.1")
+    deadline = time.monotonic() + 120
+    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("verify").state != "in_progress":
+        assert time.monotonic() < deadline
+        assert process.process.poll() is None, process.log.read_text()
+        time.sleep(0.05)
+    process.kill()
+    well.watch()
+    well.play("fix", retry=found[0].id, from_step="build")
+    run = well.last()
+    assert (run.id, run.status, well.builds(), well.says()) == (found[0].id, "succeeded", 1, "1.1 good")
+    same = [name for name in ("analyze", "patch", "build", "restart") if run.step(name) == found[0].step(name)]
+    assert same == ["analyze", "patch"]
+
+
 @pytest.fixture
 def full(well: Shop) -> Shop:
     """On whose node no room is left for what a fix run keeps."""
@@ -75,5 +93,13 @@ def test_a_full_disk(full: Shop) -> None:
         assert (full.files(), full.web()["Id"], full.others(), full.says()) == (files, container, others, "1.0 good")
     finally:
         full.sh(f"umount {HOLDS}")
+    # a check of a retry says where it would go on, and one of a new beginning looks anew
+    before = full.everything()
+    check = full.told(full.play("fix", "--check", retry=run.id))
+    assert f"{run.id} is rolled_back, and would go on with: patch, build, restart, verify" in check
+    assert "+greeting==1.1" in check
+    assert "+greeting==1.1" in full.told(full.play("fix", "--check", retry=run.id, fresh=True))
+    assert "invalid_resume_step" in full.told(full.play("fix", "--check", rc=2, retry=run.id, from_step="verify"))
+    assert (full.last(), full.everything()) == (run, before)
     full.play("fix", retry=run.id)
     assert (full.last().id, full.last().status, full.says()) == (run.id, "succeeded", "1.1 good")

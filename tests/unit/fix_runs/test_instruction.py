@@ -73,6 +73,12 @@ def test_no_text_is_more_than_refused(text: str) -> None:
     assert found.kind in instruction.FORMS
 
 
+@pytest.mark.parametrize("left", ["set env", "set key command to"])
+def test_what_ansible_leaves_of_one_with_an_equals_sign(left: str) -> None:
+    with pytest.raises(PifleetError, match=r"takes words with `=` away.*Give it as JSON"):
+        instruction.parse(left)
+
+
 def test_the_documentation_has_each_form() -> None:
     text = (Path(__file__).parents[3] / "docs/fix-runs.md").read_text()
     for form in (*instruction.FORMS.values(), instruction.SUFFIX):
