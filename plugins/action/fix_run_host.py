@@ -67,6 +67,8 @@ class ActionModule(FixRunAction):
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         self._params = params
+        self._kept: list[Artifact] = []
+        self._lost: list[str] = []
         self.use_fix_runs()
         process.end_with_parent()
         if params["step"] == "unpin":
@@ -109,7 +111,10 @@ class ActionModule(FixRunAction):
             return Done(error=f"unexpected: {type(error).__name__}: {error}")
 
     def _record(self, step: str, run: FixRun, done: Done) -> FixRun:
-        error, message, detail = self._desk.told(done.error), self._desk.told(done.message), self._desk.cleaned(done.detail)
+        for lost in self._lost:
+            display.warning(lost)
+        error, message = (self._desk.told(self._with_lost(text)) for text in (done.error, done.message))
+        detail = self._desk.cleaned(done.detail)
 
         def change(found: FixRun, now: str) -> FixRun:
             if done.plan:
@@ -125,7 +130,18 @@ class ActionModule(FixRunAction):
                 display.warning(str(error))
                 return []
 
-        return self._fix_runs.change(run.id, "fix_run.failed" if error else "fix_run.step", change, done.artifacts, self._process, report)
+        kind, artifacts = "fix_run.failed" if error else "fix_run.step", [*done.artifacts, *self._kept]
+        return self._fix_runs.change(run.id, kind, change, artifacts, self._process, report)
+
+    def _with_lost(self, text: str) -> str:
+        return ". ".join([text.rstrip("."), *self._lost]) if text and self._lost else text
+
+    def _keep(self, run: FixRun, name: str, text: str) -> None:
+        """Write a log of this step. Where that cannot be, the step says so, and ends as it would: what was done to the service is done."""
+        try:
+            self._kept.append(self._desk.keep(run, name, self._params["step"], text))
+        except (PifleetError, OSError) as error:
+            self._lost.append(f"{name} is not kept: {error}")
 
     def _told(self, run: FixRun | None) -> dict[str, Any]:
         if run is None:
@@ -193,31 +209,30 @@ class ActionModule(FixRunAction):
 
     def _build(self, run: FixRun) -> Done:
         found = self._module("build", self._place_of(run), timeout=float(_plan(run).steps[BUILD]["timeout"]))
-        log = self._desk.keep(run, "build.log", BUILD, found["log"])
+        self._keep(run, "build.log", found["log"])
         if found.get("error"):
-            return Done(error=found["error"], artifacts=[log])
-        return Done(message="built", detail=found["seen"], artifacts=[log])
+            return Done(error=found["error"])
+        return Done(message="built", detail=found["seen"])
 
     def _restart(self, run: FixRun) -> Done:
         plan = _plan(run)
         found = self._reconcile(plan, run.candidate, self._desk.message(run))
-        log = self._desk.keep(run, "restart.log", RESTART, _json(found))
-        wrong = _not_synced(found, plan.stack)
-        return Done(message="restarted", error=wrong, artifacts=[log])
+        self._keep(run, "restart.log", _json(found))
+        return Done(message="restarted", error=_not_synced(found, plan.stack))
 
     def _verify(self, run: FixRun) -> Done:
         plan = _plan(run)
         found = self._module("verify", self._place_of(run), health=dict(plan.steps[VERIFY]))
-        log = self._desk.keep(run, "verify.log", VERIFY, found["log"])
+        self._keep(run, "verify.log", found["log"])
         if found["error"]:
-            return Done(error=found["error"], artifacts=[log])
+            return Done(error=found["error"])
         if plan.keep == PINNED:
             self._module("pin", self._place_of(run), target={"revision": run.candidate})
             kept = f"pinned at {run.candidate[:12]}"
         else:
             self._desk.checkout.keep(run.candidate)
             kept = f"committed as {run.candidate[:12]}"
-        return Done(message=f"well, and {kept}", detail=found["seen"], artifacts=[log])
+        return Done(message=f"well, and {kept}", detail=found["seen"])
 
     def _unpin(self) -> dict[str, Any]:
         run = self._fix_runs.get(self._params["fix_run_id"])
@@ -257,8 +272,8 @@ class ActionModule(FixRunAction):
             wrong = seen["error"]
         said = "well again" if was_well else "as it was before: it was not well then either"
         log.append(wrong or said)
-        kept = self._desk.keep(run, "rollback.log", ROLLBACK, "\n".join(log) + "\n")
-        return Done(message=said, error=wrong, artifacts=[kept], detail={"base": base})
+        self._keep(run, "rollback.log", "\n".join(log) + "\n")
+        return Done(message=said, error=wrong, detail={"base": base})
 
     def _clear(self, run: FixRun) -> None:
         """Forget on the node and in git what was kept for a rollback. What cannot be forgotten now harms nobody."""
