@@ -18,11 +18,11 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import profi
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Asked
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, FORWARD, HIGH, PENDING, Artifact, FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import text_of, utc_now
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import Ahead
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import Ahead, since_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.store import LedgerError
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 router = APIRouter(prefix="/orchestrator", tags=["fix runs"])
 
@@ -40,6 +40,20 @@ Status = Literal[
 ]
 ApprovalStatus = Literal["not_required", "awaiting", "granted", "expired"]
 RunId = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9_-]{0,99}$", description="Of a fix run, as it is listed.")]
+
+
+def _since(given: str) -> str:
+    try:
+        return since_of(given) if given else ""
+    except PifleetError as error:
+        raise ValueError(str(error)) from error
+
+
+Since = Annotated[
+    str,
+    Query(max_length=32, description="ISO 8601, UTC where no offset is given: those that were asked for then or later."),
+    AfterValidator(_since),
+]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0, le=10_000_000)]
 
@@ -66,7 +80,7 @@ class Summary(BaseModel):
 
 
 class StepOut(BaseModel):
-    """One step. *seconds*: null where it has not ended."""
+    """One step. *seconds*: null where it has not ended; *task_id*: of the queue's message that it was done for, empty where none was."""
 
     name: Literal["analyze", "patch", "build", "restart", "verify", "rollback"]
     state: Literal["pending", "in_progress", "succeeded", "failed", "skipped"]
@@ -74,6 +88,7 @@ class StepOut(BaseModel):
     started_at: str
     ended_at: str
     seconds: float | None
+    task_id: str
     artifacts: list[str]
 
 
@@ -339,7 +354,7 @@ def list_runs(
     _who: Viewer,
     status: Status | None = None,
     service: Annotated[str, Query(max_length=63)] = "",
-    since: Annotated[str, Query(max_length=32, description="UTC, ISO 8601: those that were asked for then or later.")] = "",
+    since: Since = "",
     limit: Limit = 20,
     offset: Offset = 0,
 ) -> RunPage:

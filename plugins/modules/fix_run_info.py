@@ -31,7 +31,9 @@ options:
     type: str
     choices: [pending, awaiting_approval, running, succeeded, failed, rolled_back, rollback_failed, rejected, expired, cancelled]
   since:
-    description: Only fix runs that were created at this time or later. UTC, ISO 8601.
+    description:
+      - Only fix runs that were created at this time or later, as ISO 8601, V(2026-11-30) or V(2026-11-30T08:00:00+01:00). It is UTC
+        where no offset is given.
     type: str
   limit:
     description: How many on a page, 1 to 100.
@@ -72,6 +74,8 @@ fix_runs:
     - The fix runs, each with C(id), C(service), C(stack), C(node), C(instruction), C(summary), C(status), C(requester), C(created_at),
       C(ended_at), C(parent_id), C(reason), C(interrupted), C(plan_digest), C(candidate), C(approval_required), C(approval_status),
       C(steps), C(approvals) and C(artifacts).
+    - Each of C(steps) has C(name), C(state), C(message), C(started_at), C(ended_at), C(seconds), and C(task_id) of the queue's message that
+      it was done for.
   type: list
   elements: dict
   returned: always

@@ -125,6 +125,7 @@ def _step(step: Step) -> dict[str, Any]:
         "started_at": step.started_at,
         "ended_at": step.ended_at,
         "seconds": seconds_of(step),
+        "task_id": step.detail.get("task_id", ""),
     }
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -105,6 +105,19 @@ class Ahead:
     fleet: Fleet
     roles: list[str]
     signer: Signer
+
+
+def since_of(given: str) -> str:
+    """Return the moment that a person gave as the ledger writes it. Raises PifleetError for what is none."""
+    try:
+        # a year, or a month, is its beginning
+        moment = datetime.fromisoformat(given + "2000-01-01"[len(given) :] if len(given) in (4, 7) else given)
+        return text_of((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc))
+    except (ValueError, OverflowError) as error:
+        raise PifleetError(
+            f"since is {given!r}, which is no moment.",
+            "Give it as ISO 8601: 2026-11-30, 2026-11-30T08:00 or 2026-11-30T08:00:00+01:00; it is UTC where no offset is given.",
+        ) from error
 
 
 class FixRuns:
@@ -375,13 +388,14 @@ class FixRuns:
             raise _unknown(fix_run_id) from error
 
     def listed(self, *, service: str = "", status: str = "", since: str = "", limit: int = 20, offset: int = 0) -> tuple[list[FixRun], int]:
-        """Return a page of fix runs, newest first, and how many there are in all. *since*: UTC, ISO 8601; none where there is no ledger.
+        """Return a page of fix runs, newest first, and how many there are in all; none where there is no ledger. *since*: see
+        ``since_of``.
 
         One whose runner is gone counts as failed.
         """
         conditions = [
             *([fix_runs.c.service == service] if service else []),
-            *([fix_runs.c.created_at >= since] if since else []),
+            *([fix_runs.c.created_at >= since_of(since)] if since else []),
         ]
         try:
             with self._store.read() as db:

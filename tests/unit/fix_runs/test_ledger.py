@@ -11,6 +11,7 @@ from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import 
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FORWARD, Artifact, FixRun
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import since_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import fix_run_approvals, fix_run_steps, fix_runs
 
 from tests.support.fix_runs import World
@@ -356,6 +357,28 @@ def test_pages_and_filters(world: World) -> None:
     assert ([run.id for run in found], total) == (["fix-000004-s1", "fix-000002-s1"], 2)
     assert world.fix_runs.listed(status="succeeded") == ([], 0)
     assert world.fix_runs.listed(since=found[0].created_at)[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "moment"),
+    [
+        ("2025", "2025-01-01T00:00:00.000000Z"),
+        ("2025-02", "2025-02-01T00:00:00.000000Z"),
+        ("2025-01-02", "2025-01-02T00:00:00.000000Z"),
+        ("2025-01-02T03:04", "2025-01-02T03:04:00.000000Z"),
+        ("2025-01-02 03:04:05Z", "2025-01-02T03:04:05.000000Z"),
+        ("2025-01-02T01:00:00+02:00", "2025-01-01T23:00:00.000000Z"),
+        ("2025-01-02T03:04:05.000001Z", "2025-01-02T03:04:05.000001Z"),
+    ],
+)
+def test_a_moment_is_given_as_iso_8601(given: str, moment: str) -> None:
+    assert since_of(given) == moment
+
+
+@pytest.mark.parametrize("given", ["yesterday", "30.11.2026", "2026-13-01", "1", "2026-1", "0001-01-01T00:00+14:00", "\0"])
+def test_what_is_no_moment_is_refused_with_a_list_too(world: World, given: str) -> None:
+    with pytest.raises(PifleetError, match="ISO 8601"):
+        world.fix_runs.listed(since=given)
 
 
 def test_ten_thousand_are_listed_in_the_time_that_is_promised(world: World) -> None:

@@ -76,10 +76,15 @@ def test_list_has_filters_and_pages(fleet: HubFleet) -> None:
     assert (only["total"], only["items"][0]["id"]) == (1, "fix-000002-api")
     assert client.get("/orchestrator/runs?status=succeeded").json()["items"] == []
     assert client.get("/orchestrator/runs?since=2999").json()["total"] == 0
+    # before it in another zone
+    assert client.get("/orchestrator/runs", params={"since": "2025-01-02T04:04+01:00"}).json()["total"] == 3
+    assert client.get("/orchestrator/runs", params={"since": "2025-01-02T03:04-01:00"}).json()["total"] == 0
     assert client.get("/orchestrator/runs").json()["limit"] == 20
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "offset=-1", "status=odd", "service=" + "x" * 64])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=x", "offset=-1", "status=odd", "service=" + "x" * 64, "since=yesterday", "since=2025-13"]
+)
 def test_question_that_is_none_is_refused(fleet: HubFleet, query: str) -> None:
     problem(fleet.client("viewer").get(f"/orchestrator/runs?{query}"), 422, "invalid")
 
@@ -100,6 +105,15 @@ def test_detail_has_plan_steps_and_artifacts(fleet: HubFleet) -> None:
     assert shown["steps"][0]["state"] == "succeeded"
     assert shown["steps"][0]["seconds"] > 0
     assert shown["steps"][2]["artifacts"] == ["build.log"]
+    assert {step["task_id"] for step in shown["steps"]} == {""}
+
+
+def test_step_has_the_message_that_it_was_done_for(fleet: HubFleet) -> None:
+    run = fleet.office.fix_runs.create(None, "web", "shop", "pi-1", "auto", "alice")
+    fleet.world.fix_runs.take(fleet.world.mine, run.id, "message-1")
+    fleet.world.step(run, "analyze")
+    shown = fleet.client("viewer").get(f"/orchestrator/runs/{run.id}").json()
+    assert [step["task_id"] for step in shown["steps"]] == ["message-1", "", "", "", "", ""]
 
 
 def test_unknown_run_is_said(fleet: HubFleet) -> None:
