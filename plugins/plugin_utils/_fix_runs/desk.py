@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import instr
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.artifacts import Artifacts
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.checkout import Checkout
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import ANALYZE, ActionPlan, Artifact, Edit, FixRun
-from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import PLAIN, Tree, allowed
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.policy import PLAIN, allowed
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet, Profile
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.strategies import Case, Registry, diff, shipped
 
 _NOTHING = "Nothing was recorded."
 #: of the environment: where artifacts are, in the place of what fix_runs.yml says; the hub and all workers need the same
 ARTIFACTS = "FIX_RUNS_ARTIFACTS"
+#: a commit, as a node names it
+_HASH = re.compile(r"[0-9a-f]{40,64}")
 #: bytes of a diff that a person gives
 _MOST = 1 << 20
 
@@ -85,14 +88,24 @@ class Desk:
                 f"Not committed as it is: {', '.join(dirty[:5])}. A fix run patches what is committed.",
                 f"checkout_dirty: commit it, or take it back. {_NOTHING}",
             )
-        earlier = self._earlier(base, stack) if self._registry.of(wanted.kind).needs_look else None
-        case = Case(wanted, made, self.checkout.tree(base, stack), earlier=earlier, patch=patch)
+        case = Case(wanted, made, self.checkout.tree(base, stack), patch=patch)
+        if self._registry.of(wanted.kind).needs_look:
+            case = self._with_earlier(case, self.checkout.before(base, stack), synced=False)
         planner.propose(case, self._registry)
         return Asked(service, case, base, planner.sha256(found))
 
-    def _earlier(self, base: str, stack: str) -> Tree | None:
-        earlier = self.checkout.before(base, stack)
-        return self.checkout.tree(earlier, stack) if earlier and self.checkout.names(earlier, stack) else None
+    def _with_earlier(self, case: Case, revision: str, *, synced: bool) -> Case:
+        """Return *case* with its folder as it was at *revision*, where it was there."""
+        stack = case.tree.folder
+        if not revision or not self.checkout.names(revision, stack):
+            return case
+        return replace(case, earlier=self.checkout.tree(revision, stack), earlier_revision=revision, synced=synced)
+
+    def _with_last_synced(self, asked: Asked, case: Case, revision: str) -> Case:
+        """Return *case* with what the node last made of the stack and saw running, where that is known here and is not what fails."""
+        if case.earlier is None or not _HASH.fullmatch(revision) or self.checkout.same(revision, asked.base, case.tree.folder):
+            return case
+        return self._with_earlier(case, revision, synced=True)
 
     def profile_of(self, service: str) -> Profile:
         """Return the profile of a service as it is committed. Raises PifleetError where there is none."""
@@ -148,7 +161,7 @@ class Desk:
                 f"The stack {asked.profile.stack} is pinned on {asked.profile.node}, as an earlier fix run left it.",
                 "Let go of it first: playbooks/fix.yml -e unpin=ID, of that fix run. Nothing was changed.",
             )
-        case = replace(asked.case, seen=seen)
+        case = self._with_last_synced(asked, replace(asked.case, seen=seen), (seen.get("stack") or {}).get("revision") or "")
         proposal = planner.propose(case, self._registry)
         if proposal is None:
             raise PifleetError("No patch was proposed.")

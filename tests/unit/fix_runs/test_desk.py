@@ -340,6 +340,63 @@ def test_not_well_since_the_last_change(fleet: Fleet) -> None:
         fleet.plan("auto", **well)
 
 
+def test_what_the_node_synced_last_comes_back_not_the_change_before(fleet: Fleet) -> None:
+    """Two changes that did not do: what was before the last one is no better."""
+    good, crashed = fleet.head, [{"state": "exited", "exit_code": 1, "oom_killed": False}]
+    change(fleet, "production", "broken")
+    worse = fleet.head
+    change(fleet, "production", "broken too")
+    synced = {"status": "failed", "last_error": "", "drift": [], "pinned": False, "revision": good}
+    planned = fleet.plan("auto", containers=crashed, stack=synced)
+    assert planned.edits[0].after == COMPOSE
+    assert f"files as they were at {good[:12]}, which pi-1 synced last" in planned.plan.summary
+    # without that, or where that is what fails now, or unknown here, it is told that nobody knows
+    for revision in ("", fleet.head, "f" * 40, "HEAD", None):
+        planned = fleet.plan("auto", containers=crashed, stack={**synced, "revision": revision})
+        assert planned.edits[0].after == COMPOSE.replace("production", "broken")
+        assert f"at {worse[:12]}, before the last change; whether it was well then is not known" in planned.plan.summary
+
+
+WELL = {"containers": [{"state": "running", "exit_code": 0, "oom_killed": False}], "health": {"ok": True, "said": ""}}
+
+
+@pytest.mark.parametrize("log", ["ModuleNotFoundError: No module named 'requests'", "KeyError: 'MODE'", "Cannot find module 'x'"])
+def test_what_an_old_line_of_the_log_says_is_nothing_where_the_service_is_well(fleet: Fleet, log: str) -> None:
+    fleet.repository.write("stacks/shop/web/requirements.txt", "flask==3.0.0\n")
+    change(fleet, "      MODE: production    # or test\n", "")
+    with pytest.raises(PifleetError, match="No known failure was found"):
+        fleet.plan("auto", **WELL, log=log)
+
+
+def test_an_image_that_is_gone_while_the_service_runs_is_no_failure(fleet: Fleet) -> None:
+    change(fleet, "web:1.2.3 ", "web:9.9.9 ")
+    with pytest.raises(PifleetError, match="No known failure was found"):
+        fleet.plan("auto", **WELL, built=False, image={"reference": "x", "id": ""})
+
+
+def test_a_failure_without_a_patch_does_not_hide_one_that_has_one(fleet: Fleet) -> None:
+    fleet.repository.write("stacks/shop/web/words.txt", "hello\n")
+    fleet.repository.commit()
+    (fleet.repository.root / "stacks/shop/web/words.txt").unlink()
+    fleet.head = fleet.repository.commit()
+    missing = "ModuleNotFoundError: No module named 'yaml'\n"
+    planned = fleet.plan("auto", log=f"{missing}FileNotFoundError: [Errno 2] No such file or directory: '/build/words.txt'\n")
+    assert planned.evidence["failure"] == "missing file"
+    # no taking back in the place of what is named
+    with pytest.raises(PifleetError, match="which version of pyyaml is wanted is not known"):
+        fleet.plan("auto", log=missing)
+
+
+def test_what_was_not_looked_at_is_not_told_of(fleet: Fleet) -> None:
+    log = "ModuleNotFoundError: No module named 'yaml'"
+    with pytest.raises(PifleetError, match=r"requirements.txt does not have it, and nothing earlier is committed"):
+        fleet.plan("auto", log=log)
+    before = fleet.head
+    change(fleet, "production", "other")
+    with pytest.raises(PifleetError, match=rf"does not have it, nor had it at {before[:12]}, before the last change"):
+        fleet.plan("auto", log=log)
+
+
 def test_killed_for_want_of_memory(fleet: Fleet) -> None:
     fleet.repository.write_yaml("fix_profiles/web.yml", {**PROFILE, "compose_keys": ["mem_limit"]})
     change(fleet, "    build: ./web\n", "    build: ./web\n    mem_limit: 64m\n")

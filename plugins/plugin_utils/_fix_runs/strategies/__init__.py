@@ -21,14 +21,16 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile impo
 @dataclass(frozen=True, slots=True)
 class Case:
     """All that a strategy may know. *tree*: the stack's folder; *seen*: what the analysis found on the node (see ``fix_run_host``), None
-    before there was one; *earlier*: the folder before its last change, for strategies that need a look, None where there is none; *patch*:
-    the text of a diff."""
+    before there was one; *earlier*: the folder at *earlier_revision*, for strategies that need a look, None where there is none: what the
+    node last synced, where *synced* says so, else what was there before the last change; *patch*: the text of a diff."""
 
     wanted: Instruction
     profile: Profile
     tree: Tree
     seen: Mapping[str, Any] | None = None
     earlier: Tree | None = None
+    earlier_revision: str = ""
+    synced: bool = False
     patch: str = ""
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -56,14 +56,24 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Auto:
-    """Asks each of the known failures in order; the first one that fits proposes."""
+    """Asks each of the known failures in order; the first one that can propose does. What follows from a state alone is not asked where
+    something is named that no patch is known for."""
 
     needs_look = True
 
     def propose(self, case: Case) -> Proposal:
         if case.seen is None:
             raise PifleetError("What is wrong is not known before the service was looked at.")
-        for known in _KNOWN:
+        told: PifleetError | None = None
+        for known in _NAMED:
+            try:
+                if found := known(case, case.seen):
+                    return found
+            except PifleetError as error:  # it is there, and this patch is not to be had; another failure may have one
+                told = told or error
+        if told:
+            raise told
+        for known in _UNNAMED:
             if found := known(case, case.seen):
                 return found
         raise PifleetError(
@@ -112,32 +122,33 @@ def _last(pattern: re.Pattern[str], seen: Mapping[str, Any]) -> tuple[bool, str]
 
 # -- known failures -------------------------------------------------------------------------------------------------------------------
 def _missing_python_module(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    return _missing_module(case, _PYTHON.findall(_log(seen)), ("requirements.txt", "pyproject.toml"), "Python", _PROJECTS)
+    return _missing_module(case, _last(_PYTHON, seen)[1], ("requirements.txt", "pyproject.toml"), "Python", _PROJECTS)
 
 
 def _missing_node_module(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    return _missing_module(case, _NODE.findall(_log(seen)), ("package.json",), "Node", {})
+    return _missing_module(case, _last(_NODE, seen)[1], ("package.json",), "Node", {})
 
 
-def _missing_module(case: Case, names: Sequence[str], kinds: tuple[str, ...], what: str, others: Mapping[str, str]) -> Proposal | None:
-    if not names:
+def _missing_module(case: Case, module: str, kinds: tuple[str, ...], what: str, others: Mapping[str, str]) -> Proposal | None:
+    if not module:
         return None
-    project = others.get(names[-1], names[-1])
+    project = others.get(module, module)
     path = dependencies.manifest(case, kinds)
     if dependencies.has(case.tree.texts[path], path, project):
         return None
-    evidence = {"failure": f"missing {what} module", "module": names[-1], "project": project}
+    evidence = {"failure": f"missing {what} module", "module": module, "project": project}
     if line := _earlier_line(case, path, project):
         # as it was before somebody took it out
         return Proposal((line,), f"bring {project} back to {path}", evidence)
+    nor = f"nor had it at {_at(case)}" if case.earlier else "and nothing earlier is committed"
     raise PifleetError(
-        f"The {what} module {names[-1]} is missing, and which version of {project} is wanted is not known: {path} never had it.",
+        f"The {what} module {module} is missing, and which version of {project} is wanted is not known: {path} does not have it, {nor}.",
         f"Give an instruction: add {project} VERSION. {_NOTHING}",
     )
 
 
 def _earlier_line(case: Case, path: str, project: str) -> Edit | None:
-    """The edit that brings the dependency back with the version that the file had before its last change."""
+    """The edit that brings the dependency back with the version that the file had earlier."""
     before = case.earlier.texts.get(path) if case.earlier else None
     if before is None or not dependencies.has(before, path, project):
         return None
@@ -147,20 +158,19 @@ def _earlier_line(case: Case, path: str, project: str) -> Edit | None:
 
 
 def _missing_variable(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    found = [next(filter(None, names)) for names in _VARIABLE.findall(_log(seen))]
-    if not found:
+    missing, name = _last(_VARIABLE, seen)
+    if not missing:
         return None
-    name = found[-1]
     return _taken_back(
         case,
-        f"{name} is missing: take the last change of the compose file back",
+        f"{name} is missing: the compose file as it was at {_at(case)}",
         {"failure": "missing variable", "variable": name},
         lambda path, before, _now: policy.is_compose(path) and name in before,
     )
 
 
 def _image_not_found(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    if seen.get("image", {}).get("id") or seen.get("built"):
+    if seen.get("image", {}).get("id") or seen.get("built") or not _ailing(seen):
         return None
     evidence = {"failure": "image not found", "image": seen.get("image", {}).get("reference", "")}
     if not case.earlier:
@@ -183,20 +193,20 @@ def _port_taken(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     number = re.compile(rf"\b{port}\b")
     found = _taken_back(
         case,
-        f"the port {port or 'it listens on'} is taken: take the last change of the compose file back",
+        f"the port {port or 'it listens on'} is taken: the compose file as it was at {_at(case)}",
         {"failure": "port taken", "port": port},
         lambda path, before, now: policy.is_compose(path) and (not port or bool(number.search(now)) > bool(number.search(before))),
     )
     if found:
         return found
     raise PifleetError(
-        f"The port {port or 'that it listens on'} is taken on {case.profile.node}, and the last change did not bring it.",
+        f"The port {port or 'that it listens on'} is taken on {case.profile.node}, and {_since(case)} brought it.",
         f"`ss -ltnp` there says by whom. Free it, or give the service another one. {_NOTHING}",
     )
 
 
 def _missing_file(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    """A file that the last change removed comes back."""
+    """A file that was removed comes back."""
     absent, named = _last(_ABSENT, seen)
     gone = {path: text for path, text in (case.earlier.texts if case.earlier else {}).items() if path not in case.tree.modes}
     found = [path for path in sorted(gone) if _is_named(path, named)] if absent else []
@@ -205,13 +215,11 @@ def _missing_file(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     path = found[0]
     mode = policy.EXECUTABLE if case.earlier and case.earlier.modes[path] == policy.EXECUTABLE else ""
     evidence = {"failure": "missing file", "file": named}
-    return Proposal(
-        (Edit(f"{case.tree.folder}/{path}", None, gone[path], mode),), f"bring {path} back, which the last change removed", evidence
-    )
+    return Proposal((Edit(f"{case.tree.folder}/{path}", None, gone[path], mode),), f"bring {path} back as it was at {_at(case)}", evidence)
 
 
 def _wrong_permission(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
-    """A script that may not be executed may be; else what the last change did to that file, and to who reads it, goes back."""
+    """A script that may not be executed may be; else what was done to that file, and to who reads it, goes back."""
     denied, named = _last(_DENIED, seen)
     if not denied:
         return None
@@ -223,14 +231,14 @@ def _wrong_permission(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
             return Proposal((edit,), f"let {path} be executed", evidence)
     found = _taken_back(
         case,
-        f"{named} may not be used: take the last change back",
+        f"{named} may not be used: files as they were at {_at(case)}",
         evidence,
         lambda path, *_texts: policy.is_compose(path) or _is_named(path, named),
     )
     if found:
         return found
     raise PifleetError(
-        f"{named} may not be used by the user that {case.profile.service} runs as, and no change of its files brought that.",
+        f"{named} may not be used by the user that {case.profile.service} runs as, and {_since(case)} brought that.",
         f"Look at owner and mode of what is mounted there. {_NOTHING}",
     )
 
@@ -273,15 +281,26 @@ def _changed_by_hand(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
 
 def _bad_after_a_change(case: Case, seen: Mapping[str, Any]) -> Proposal | None:
     """The service does not run, is not healthy, or cannot be made, and its files changed: the last good revision."""
-    return (
-        _taken_back(case, "not healthy since the last change: take it back", {"failure": "bad after a change"}) if _ailing(seen) else None
-    )
+    if not _ailing(seen):
+        return None
+    return _taken_back(case, f"not healthy after a change: files as they were at {_at(case)}", {"failure": "bad after a change"})
+
+
+def _at(case: Case) -> str:
+    """What *earlier* is, for a person: what is known of it, and what is not."""
+    if case.synced:
+        return f"{case.earlier_revision[:12]}, which {case.profile.node} synced last"
+    return f"{case.earlier_revision[:12]}, before the last change; whether it was well then is not known"
+
+
+def _since(case: Case) -> str:
+    return f"no change since {case.earlier_revision[:12]}" if case.earlier else "no change of its files"
 
 
 def _taken_back(
     case: Case, summary: str, evidence: Mapping[str, Any], wanted: Callable[[str, str, str], bool] = lambda *_of: True
 ) -> Proposal | None:
-    """A proposal of the stack's files as they were before their last change, as far as the allow-list goes. *wanted*: whether a file, by
+    """A proposal of the stack's files as they were earlier, as far as the allow-list goes. *wanted*: whether a file, by
     its path with its text before and now, is one of those."""
     if case.earlier is None:
         return None
@@ -295,8 +314,9 @@ def _taken_back(
     return Proposal(tuple(edits), summary, evidence) if edits else None
 
 
-#: in the order in which they are asked: what a log says by name comes before what follows from a state
-_KNOWN: tuple[Callable[[Case, Mapping[str, Any]], Proposal | None], ...] = (
+_Known = Callable[[Case, Mapping[str, Any]], Proposal | None]
+#: in the order in which they are asked: what is named comes before what follows from a state
+_NAMED: tuple[_Known, ...] = (
     _missing_python_module,
     _missing_node_module,
     _missing_variable,
@@ -305,6 +325,8 @@ _KNOWN: tuple[Callable[[Case, Mapping[str, Any]], Proposal | None], ...] = (
     _wrong_permission,
     _image_not_found,
     _out_of_memory,
+)
+_UNNAMED: tuple[_Known, ...] = (
     _changed_by_hand,
     _bad_after_a_change,
 )
