@@ -64,11 +64,12 @@ class ActionModule(FixRunAction):
 
     _requires_connection = True
     spec = ARGUMENT_SPEC
+    #: logs of the step that is done, and what is to be told of those that could not be written
+    _kept: tuple[Artifact, ...] = ()
+    _lost: tuple[str, ...] = ()
 
     def act(self, params: dict[str, Any]) -> dict[str, Any]:
         self._params = params
-        self._kept: list[Artifact] = []
-        self._lost: list[str] = []
         self.use_fix_runs()
         process.end_with_parent()
         if params["step"] == "unpin":
@@ -91,6 +92,7 @@ class ActionModule(FixRunAction):
 
     # -- one step ---------------------------------------------------------------------------------------------------------------------
     def _attempt(self, step: str, run: FixRun) -> Done:
+        self._kept, self._lost = (), ()
         does = {
             ANALYZE: self._analyze,
             PATCH: self._patch,
@@ -139,9 +141,9 @@ class ActionModule(FixRunAction):
     def _keep(self, run: FixRun, name: str, text: str) -> None:
         """Write a log of this step. Where that cannot be, the step says so, and ends as it would: what was done to the service is done."""
         try:
-            self._kept.append(self._desk.keep(run, name, self._params["step"], text))
+            self._kept += (self._desk.keep(run, name, self._params["step"], text),)
         except (PifleetError, OSError) as error:
-            self._lost.append(f"{name} is not kept: {error}")
+            self._lost += (f"{name} is not kept: {error}",)
 
     def _told(self, run: FixRun | None) -> dict[str, Any]:
         if run is None:
