@@ -74,6 +74,14 @@ class Settings:
         host, port = self.variables.get("fix_runs_statsd_host", ""), self.variables.get("fix_runs_statsd_port", metrics.PORT)
         metrics.send(metrics.of_change(before, after), host, port)
 
+    def refuse_file(self, store: Store) -> None:
+        """Raise PifleetError where there is a broker and the ledger is a file: each machine of the workers would have one of its own."""
+        if self.broker_url and not store.name.startswith("postgresql://"):
+            raise PifleetError(
+                f"FIX_RUNS_BROKER_URL names a broker, and the ledger is the file {store.name}, which one machine has to itself.",
+                f"Put `ledger_url: postgresql://USER@HOST/DATABASE` into {identity.FILE}, or leave the broker out: the hub works without.",
+            )
+
     def store(self) -> Store:
         """Return the fleet's ledger."""
         return ledger_of(identity.load(self.root))

@@ -56,7 +56,8 @@ class Queue(Protocol):
 
 
 def open_queue(settings: Settings, store: Store) -> Queue:
-    """Return the queue that *settings* ask for: embedded, or with workers where they name a broker."""
+    """Return the queue that *settings* ask for: embedded, or with workers where they name a broker. Raises PifleetError."""
+    settings.refuse_file(store)
     return Brokered(settings, store) if settings.broker_url else Embedded(store, Child(settings), settings.measure)
 
 

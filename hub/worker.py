@@ -12,6 +12,7 @@ import os
 from typing import Any
 
 from ansible_collections.pifleet.ops.hub.execution import Child, Settings, execute
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
 from celery import Celery, Task, signals
 from kombu.entity import Exchange
@@ -75,14 +76,18 @@ def _transport(broker_url: str) -> dict[str, Any]:
 def __getattr__(name: str) -> Any:
     """``app`` is made when Celery's command line asks for it: the environment has its settings."""
     if name in ("app", "celery"):
-        return worker_app(Settings.of(os.environ))
+        try:
+            return worker_app(Settings.of(os.environ))
+        except PifleetError as error:  # Celery would show where in the code that was
+            raise SystemExit(str(error)) from error
     raise AttributeError(name)
 
 
 def worker_app(settings: Settings) -> Celery:
-    """Return the application with its task."""
+    """Return the application with its task. Raises PifleetError for a ledger that workers cannot share."""
     app = made_app(settings)
     store, play = settings.store(), Child(settings)
+    settings.refuse_file(store)
 
     @app.task(bind=True, name=NAME, max_retries=None)
     def fix_run(task: Task, run_id: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.pifleet.ops.hub import worker
+from ansible_collections.pifleet.ops.hub import cli, worker
 from ansible_collections.pifleet.ops.hub.execution import Settings, execute
 from ansible_collections.pifleet.ops.hub.queue import Embedded, open_queue
 from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
@@ -142,6 +142,24 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
     for name, value in (("FIX_RUNS_STATSD_PORT", "0"), ("FIX_RUNS_BROKER_URL", "http://x"), ("FIX_RUNS_BROKER_URL", "broker")):
         with pytest.raises(PifleetError, match=name):
             Settings.of({**given, name: value})
+
+
+def test_a_broker_needs_a_ledger_that_all_workers_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fix_runs.yml").write_text("{}\n")
+    given = {"FIX_RUNS_FLEET_ROOT": str(tmp_path), "FIX_RUNS_BROKER_URL": "amqp://broker//"}
+    settings = Settings.of(given)
+    for begin in (lambda: open_queue(settings, settings.store()), lambda: worker.worker_app(settings)):
+        with pytest.raises(PifleetError, match=r"ledger.db.*Put `ledger_url: postgresql://"):
+            begin()
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match="ledger_url"):
+        worker.app  # noqa: B018  as Celery's command line asks for it
+    assert cli.main(["--fleet-root", str(tmp_path), "serve", "--port", "0"]) == 2
+    (tmp_path / "evidence.yml").write_text("ledger_url: postgresql://pifleet@127.0.0.1:1/ledger\n")
+    shared = Settings.of(given)
+    assert worker.worker_app(shared).tasks[worker.NAME]
+    assert type(open_queue(shared, shared.store())).__name__ == "Brokered"
 
 
 @pytest.mark.parametrize(("url", "numbers"), [("amqp://x", (0, 9)), ("redis://x", (9, 0))])
