@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,8 +24,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
     FixRun,
 )
 
-from tests.support.fix_runs import World
-from tests.unit.fix_runs.test_desk import Fleet
+from tests.support.fix_runs import Fleet, World
 
 BEFORE = {"reference": "shop-web", "image_id": "sha256:old", "containers": ["c1"]}
 RUNS = [{"name": "shop-web-1", "image_id": "sha256:old", "state": "running"}]
@@ -64,11 +62,6 @@ class Node(fix_run_host.ActionModule):
         """Do a step as its task does, and return the fix run as the ledger has it."""
         self.act({"step": step, "fix_run_id": run.id, "reconcile": {"path": "/stacks"}})
         return self._world.fix_runs.get(run.id)
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Fleet:
-    return Fleet(tmp_path / "fleet")
 
 
 @pytest.fixture
