@@ -397,6 +397,15 @@ def test_what_was_not_looked_at_is_not_told_of(fleet: Fleet) -> None:
         fleet.plan("auto", log=log)
 
 
+def test_a_dependency_without_a_single_version_is_told_of_as_that(fleet: Fleet) -> None:
+    fleet.repository.write("stacks/shop/web/requirements.txt", "pyyaml>=6,<7\n")
+    before = fleet.repository.commit()
+    fleet.repository.write("stacks/shop/web/requirements.txt", "flask==3.0.0\n")
+    fleet.head = fleet.repository.commit()
+    with pytest.raises(PifleetError, match=rf"does not have it, and had it in no single version at {before[:12]}"):
+        fleet.plan("auto", log="ModuleNotFoundError: No module named 'yaml'")
+
+
 def test_killed_for_want_of_memory(fleet: Fleet) -> None:
     fleet.repository.write_yaml("fix_profiles/web.yml", {**PROFILE, "compose_keys": ["mem_limit"]})
     change(fleet, "    build: ./web\n", "    build: ./web\n    mem_limit: 64m\n")

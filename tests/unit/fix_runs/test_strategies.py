@@ -81,6 +81,101 @@ def test_pyproject_keeps_its_form() -> None:
     assert "rich==14" in tomllib.loads(added)["project"]["dependencies"]
 
 
+GROUPS = """[project]
+name = "shop"
+dependencies = ["flask==3.0.0"]
+
+[dependency-groups]
+test = ["pytest>=8,<9", {include-group = "lint"}]
+lint = [
+  "ruff==0.5.0", # fast
+  "flask==2.0.0",
+]
+"""
+
+
+def test_dependency_groups_of_pyproject() -> None:
+    files = {"web/pyproject.toml": GROUPS, "web/requirements.txt": ""}
+    assert after("bump pytest to 8.3", files) == GROUPS.replace("pytest>=8,<9", "pytest==8.3")
+    assert after("bump ruff to 0.6.0", files) == GROUPS.replace("0.5.0", "0.6.0")
+    # what the service needs comes before what its developers need
+    swapped = '[dependency-groups]\nlint = ["flask==2.0.0"]\n[project]\nname = "shop"\ndependencies = ["flask==3.0.0"]\n'
+    assert after("bump flask to 3.1", {**files, "web/pyproject.toml": swapped}) == swapped.replace("3.0.0", "3.1")
+
+
+POETRY = """[tool.poetry]
+name = "requests"
+version = "1.0"
+
+[tool.poetry.dependencies]
+python = "^3.11"
+requests = "^2.31.0" # http
+"Flask.Login" = {version = ">=0.6,<0.7", extras = ["x"]}
+local = {path = "../local"}
+
+[tool.poetry.dependencies.celery]
+version = "~5.3"
+extras = ["redis"]
+
+[tool.poetry.group.dev.dependencies]
+pytest = '8.0'
+
+[tool.other]
+requests = "1.0"
+"""
+
+
+def test_poetry_keeps_its_form() -> None:
+    files = {"web/pyproject.toml": POETRY, "web/requirements.txt": ""}
+    for name, old, new in (
+        ("requests", '"^2.31.0"', '"^2.32.4"'),
+        ("flask-login", '">=0.6,<0.7"', '"0.6.3"'),
+        ("celery", '"~5.3"', '"~5.4"'),
+        ("pytest", "'8.0'", "'8.1'"),
+    ):
+        assert after(f"bump {name} to {new.strip('^~' + chr(34) + chr(39)).lstrip('^~')}", files) == POETRY.replace(old, new)
+    for name in ("python", "nothing"):
+        with pytest.raises(PifleetError, match="is in none of"):
+            propose(f"bump {name} to 3.12", files)
+    with pytest.raises(PifleetError, match="cannot follow"):
+        propose("bump local to 2", files)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'project = "x"',
+        '[project]\ndependencies = "requests"',
+        "[project]\noptional-dependencies = 1",
+        "dependency-groups = [1]",
+        "[dependency-groups]\nx = 1",
+        "tool = 1",
+        "[tool]\npoetry = [1]",
+        "[tool.poetry]\ndependencies = 1",
+        "[tool.poetry.group]\nx = 1",
+        "[tool.poetry.group.x]\ndependencies = 1",
+    ],
+)
+def test_a_pyproject_of_another_form_lists_nothing(text: str) -> None:
+    with pytest.raises(PifleetError, match="is in none of"):
+        propose("bump requests to 2", {"web/pyproject.toml": text, "web/requirements.txt": ""})
+
+
+def test_of_go_mod_only_what_is_required_is_bumped() -> None:
+    mod = (
+        "module x\n\nexclude (\n\tgithub.com/a/b v1.0.0\n)\nexclude github.com/a/b v1.0.1\n\n"
+        "replace (\n\tgithub.com/a/b v1.0.2 => ../b\n)\n"
+        "replace github.com/a/c v0.1.0 => ../c\n\nrequire (\n\tgithub.com/a/b v1.0.3 // indirect\n)\n\nrequire github.com/a/c v0.2.0\n"
+    )
+    files = {"web/go.mod": mod}
+    assert after("bump github.com/a/b to 1.2.0", files) == mod.replace("v1.0.3", "v1.2.0")
+    assert after("bump github.com/a/c to 0.3.0", files) == mod.replace("v0.2.0", "v0.3.0")
+    only = "module x\n\nexclude (\n\tgithub.com/a/b v1.0.0\n)\n"
+    with pytest.raises(PifleetError, match="is in none of"):
+        propose("bump github.com/a/b to 1.2.0", {"web/go.mod": only})
+    assert after("add github.com/a/b 1.2.0 to web/go.mod", {"web/go.mod": only}) == only + "\nrequire github.com/a/b v1.2.0\n"
+
+
 def test_go_mod_and_dockerfile() -> None:
     mod = "module x\n\nrequire (\n\tgithub.com/a/b v1.0.0 // indirect\n)\n"
     assert after("bump github.com/a/b to 1.2.0", {"web/go.mod": mod}) == mod.replace("v1.0.0", "v1.2.0")

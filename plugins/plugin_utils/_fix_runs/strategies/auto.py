@@ -140,7 +140,13 @@ def _missing_module(case: Case, module: str, kinds: tuple[str, ...], what: str, 
     if line := _earlier_line(case, path, project):
         # as it was before somebody took it out
         return Proposal((line,), f"bring {project} back to {path}", evidence)
-    nor = f"nor had it at {_at(case)}" if case.earlier else "and nothing earlier is committed"
+    before = case.earlier.texts.get(path) if case.earlier else None
+    had = before is not None and dependencies.has(before, path, project)
+    nor = (
+        f"{'and had it in no single version' if had else 'nor had it'} at {_at(case)}"
+        if case.earlier
+        else "and nothing earlier is committed"
+    )
     raise PifleetError(
         f"The {what} module {module} is missing, and which version of {project} is wanted is not known: {path} does not have it, {nor}.",
         f"Give an instruction: add {project} VERSION. {_NOTHING}",

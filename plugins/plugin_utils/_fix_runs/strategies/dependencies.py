@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -196,25 +197,31 @@ class _Package:
 
 class _Pyproject:
     # https://packaging.python.org/en/latest/specifications/pyproject-toml/#dependencies-optional-dependencies
+    # https://packaging.python.org/en/latest/specifications/dependency-groups/
     _ENTRY = re.compile(
         rf"(?P<quote>[\"'])(?P<head>(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*)(?P<spec>{_SPEC})?(?P<tail>\s*(?:;.*?)?)(?P=quote)"
     )
 
     def bump(self, text: str, name: str, version: str) -> str | None:
-        wanted = {_normal(self._name(entry)) for entry in self._dependencies(text)}
-        if _normal(name) not in wanted:
-            return None
+        table = self._parsed(text)
+        for number, entries in enumerate(self._lists(table)):
+            if any(_same(self._name(entry), name) for entry in entries):
+                return self._bump_entry(text, number, name, version)
+        return _Poetry().bump(text, table, name, version)
+
+    def _bump_entry(self, text: str, number: int, name: str, version: str) -> str:
+        """Give *name* another version in the list *number* of ``_lists``."""
         for found in self._ENTRY.finditer(text):
             if _same(found["name"], name):
                 entry = f"{found['quote']}{found['head']}=={version}{found['tail']}{found['quote']}"
                 new = text[: found.start()] + entry + text[found.end() :]
                 # the same text may stand elsewhere, as the project's own name
-                if self._dependencies(new) != self._dependencies(text) or new == text:
+                if new == text or self._lists(self._parsed(new))[number] != self._lists(self._parsed(text))[number]:
                     return self._checked(text, new, name)
-        raise PifleetError(f"{name} stands in pyproject.toml in a way that this edit cannot follow.", f"Give a diff. {_NOTHING}")
+        raise _cannot_follow(name)
 
     def add(self, text: str, name: str, version: str) -> str:
-        self._dependencies(text)
+        self._parsed(text)
         found = re.search(r"(?m)^dependencies\s*=\s*\[(?P<gap>\s*)", text)
         if not found:
             raise PifleetError("pyproject.toml has no dependencies to which one could be added.", f"Give a diff. {_NOTHING}")
@@ -223,13 +230,18 @@ class _Pyproject:
         more = entry if empty else f"{entry},{found['gap'] or ' '}"
         return self._checked(text, text[: found.end()] + more + text[found.end() :], name)
 
-    def _dependencies(self, text: str) -> list[str]:
+    def _parsed(self, text: str) -> dict[str, Any]:
         try:
-            project = tomllib.loads(text).get("project", {})
+            return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PifleetError(f"pyproject.toml is no TOML: {error}.", _NOTHING) from error
-        listed = [*project.get("dependencies", []), *(e for extra in project.get("optional-dependencies", {}).values() for e in extra)]
-        return [entry for entry in listed if isinstance(entry, str)]
+
+    def _lists(self, table: Mapping[str, Any]) -> list[list[str]]:
+        """The lists of dependencies: the service's own, its extras, and groups, which are for those who work on it."""
+        project = _table(table, "project")
+        further = [*_table(project, "optional-dependencies").values(), *_table(table, "dependency-groups").values()]
+        lists = (entries if isinstance(entries, list) else [] for entries in (project.get("dependencies"), *further))
+        return [[entry for entry in entries if isinstance(entry, str)] for entries in lists]
 
     def _name(self, entry: str) -> str:
         found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", entry)
@@ -237,18 +249,87 @@ class _Pyproject:
 
     def _checked(self, before: str, after: str, name: str) -> str:
         """Nothing but this one dependency may differ."""
-        kept = [[e for e in self._dependencies(text) if not _same(self._name(e), name)] for text in (before, after)]
-        rest = [{**tomllib.loads(text), "project": None} for text in (before, after)]
+        tables = [self._parsed(text) for text in (before, after)]
+        kept = [[[e for e in entries if not _same(self._name(e), name)] for entries in self._lists(table)] for table in tables]
+        rest = [{**table, "project": None, "dependency-groups": None} for table in tables]
         if kept[0] != kept[1] or rest[0] != rest[1]:
-            raise PifleetError(f"{name} stands in pyproject.toml in a way that this edit cannot follow.", f"Give a diff. {_NOTHING}")
+            raise _cannot_follow(name)
         return after
+
+
+class _Poetry:
+    # https://python-poetry.org/docs/pyproject/#dependencies-and-dependency-groups
+    _VALUE = r"(?P<quote>[\"'])(?P<like>[\^~]?)(?P<old>[^\"'\n]*)(?P=quote)"
+
+    def bump(self, text: str, table: Mapping[str, Any], name: str, version: str) -> str | None:
+        """Return *text* with another version of *name*, with ``^`` or ``~`` where it has that; None where it is not there."""
+        if _normal(name) == "python":  # says which Python the project is for
+            return None
+        at = next((place for place in self._places(table) if _same(place[-1], name)), None)
+        if at is None:
+            return None
+        wanted = rf"[\"']?{re.escape(at[-1])}[\"']?"
+        entry = re.compile(rf"\s*{wanted}\s*=\s*(?:\{{[^\n]*?\bversion\s*=\s*)?{self._VALUE}")
+        alone = re.compile(rf"\s*version\s*=\s*{self._VALUE}")
+        holder, offset = "", 0
+        for line in text.splitlines(keepends=True):
+            if header := re.match(r"\s*\[([^\[\]]+)\]", line):
+                holder = header[1].replace('"', "").replace("'", "").strip()
+            pattern = {".".join(at[:-1]): entry, ".".join(at): alone}.get(holder)
+            if pattern and (found := pattern.match(line)):
+                new = f"{text[: offset + found.start('old')]}{version}{text[offset + found.end('old') :]}"
+                return self._checked(table, new, at, f"{found['like']}{version}")
+            offset += len(line)
+        raise _cannot_follow(name)
+
+    def _places(self, table: Mapping[str, Any]) -> list[tuple[str, ...]]:
+        """Where each dependency stands, by its keys: the service's own first."""
+        poetry = ("tool", "poetry")
+        groups = [(*poetry, "group", name, "dependencies") for name in _table(table, *poetry, "group")]
+        holders = [(*poetry, "dependencies"), *groups, (*poetry, "dev-dependencies")]
+        return [(*keys, entry) for keys in holders for entry in _table(table, *keys)]
+
+    def _checked(self, before: Mapping[str, Any], after: str, at: tuple[str, ...], version: str) -> str:
+        """Nothing but the version of this one dependency may differ."""
+        wanted = copy.deepcopy(dict(before))
+        holder = wanted
+        for key in at[:-1]:
+            holder = holder[key]
+        if isinstance(holder[at[-1]], dict):
+            holder[at[-1]]["version"] = version
+        else:
+            holder[at[-1]] = version
+        if tomllib.loads(after) != wanted:
+            raise _cannot_follow(at[-1])
+        return after
+
+
+def _table(table: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """The table at *keys*, empty where there is none."""
+    for key in keys:
+        found = table.get(key)
+        table = found if isinstance(found, dict) else {}
+    return table
+
+
+def _cannot_follow(name: str) -> PifleetError:
+    return PifleetError(f"{name} stands in pyproject.toml in a way that this edit cannot follow.", f"Give a diff. {_NOTHING}")
 
 
 class _GoMod:
     # https://go.dev/ref/mod#go-mod-file
     def bump(self, text: str, name: str, version: str) -> str | None:
-        found = re.search(rf"(?m)^(?:require\s+|\s+){re.escape(name)}\s+(?P<old>v\S+)", text)
-        return None if not found else text[: found.start("old")] + _go(version) + text[found.end("old") :]
+        entry = re.compile(rf"\s*(?:(?P<verb>\w+)\s+)?{re.escape(name)}\s+(?P<old>v\S+)")
+        block, offset = "", 0
+        for line in text.splitlines(keepends=True):
+            if opened := re.match(r"\s*(\w+)\s*\(", line):
+                block = opened[1]
+            elif re.match(r"\s*\)", line):
+                block = ""
+            elif (found := entry.match(line)) and (found["verb"] or block) == "require":
+                return text[: offset + found.start("old")] + _go(version) + text[offset + found.end("old") :]
+            offset += len(line)
+        return None
 
     def add(self, text: str, name: str, version: str) -> str:
         end = "" if text.endswith("\n") else "\n"
