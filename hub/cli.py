@@ -17,6 +17,7 @@ from typing import get_args
 import uvicorn
 from ansible_collections.pifleet.ops.hub.app import create_app
 from ansible_collections.pifleet.ops.hub.execution import Settings
+from ansible_collections.pifleet.ops.hub.known import KnownSecrets
 from ansible_collections.pifleet.ops.hub.office import Office, open_office
 from ansible_collections.pifleet.ops.hub.plays import Runner
 from ansible_collections.pifleet.ops.hub.queue import open_queue
@@ -124,7 +125,16 @@ def _opened(root: Path, store: Store, args: argparse.Namespace) -> Office:
     if args.inventory:
         settings = replace(settings, inventory=tuple(os.path.abspath(place) for place in args.inventory))
     queue, play = open_queue(settings, store), Runner(root, settings.inventory)
-    return open_office(root, store, queue, play, stacks_folder=args.stacks_folder, webhook_secret=secret, told=settings.measure)
+    return open_office(
+        root,
+        store,
+        queue,
+        play,
+        stacks_folder=args.stacks_folder,
+        webhook_secret=secret,
+        told=settings.measure,
+        secrets=KnownSecrets(root, settings.inventory),
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

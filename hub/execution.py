@@ -126,14 +126,13 @@ class Child:
         # ansible-runner keeps no child from outliving it, and lets it ignore the end of its terminal
         (folder / "bin").mkdir()
         wrapper = folder / "bin/ansible-playbook"
-        wrapper.write_text(f'#!/bin/sh\nexec {" ".join(_WITH_PARENT)} {_beside("ansible-playbook")} "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nexec {" ".join(_WITH_PARENT)} {beside("ansible-playbook")} "$@"\n')
         wrapper.chmod(0o700)
 
     def _environment(self, folder: Path) -> dict[str, str]:
-        own = self.settings.root / "ansible.cfg"
         return {
             "PATH": f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "ANSIBLE_CONFIG": os.environ.get("ANSIBLE_CONFIG") or str(own if own.exists() else COLLECTION / "ansible.cfg"),
+            "ANSIBLE_CONFIG": config_of(self.settings.root),
             # what is said is kept as the reason where nothing could be begun
             "ANSIBLE_NOCOLOR": "1",
             # ansible-runner turns it off where nothing is said
@@ -143,14 +142,20 @@ class Child:
     def _command(self, folder: Path) -> list[str]:
         inventories = shlex.join(word for place in self.settings.inventory for word in ("-i", place))
         return [
-            *(_beside("ansible-runner"), "run", str(folder), "--playbook", str(COLLECTION / "playbooks/fix.yml")),
+            *(beside("ansible-runner"), "run", str(folder), "--playbook", str(COLLECTION / "playbooks/fix.yml")),
             *("--project-dir", str(self.settings.root), "--ident", "run", "--omit-event-data"),
             *([f"--cmdline={inventories}"] if inventories else []),
         ]
 
 
-def _beside(program: str) -> str:
-    """The program of this environment, else the one that is found."""
+def config_of(root: Path) -> str:
+    """Return Ansible's configuration for the fleet at *root*: the environment's, its own, or the collection's."""
+    own = root / "ansible.cfg"
+    return os.environ.get("ANSIBLE_CONFIG") or str(own if own.exists() else COLLECTION / "ansible.cfg")
+
+
+def beside(program: str) -> str:
+    """Return the program of this environment, else the one that is found."""
     found = Path(sys.executable).parent / program
     return str(found) if found.exists() else program
 

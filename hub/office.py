@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,10 +24,12 @@ from securesystemslib.signer import Signer
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """*store*: the controller's own ledger, so that an approval lives in one place; *desk*: of the fleet's repository."""
+    """*store*: the controller's own ledger, so that an approval lives in one place; *desk*: of the fleet's repository;
+    *asking*: makes the one for what comes from outside, which refuses the secrets that are known at that moment. It raises PifleetError."""
 
     store: Store
     desk: Desk
+    asking: Callable[[], Desk]
     fix_runs: FixRuns
     releases: Releases
     links: Links
@@ -49,15 +52,26 @@ def open_office(
     stacks_folder: str = "stacks",
     webhook_secret: bytes = b"",
     told: Told = untold,
+    secrets: Callable[[], Sequence[str]] = tuple,
 ) -> Office:
     """Return the office of the fleet in *root*, whose ledger is *store*.
 
     *queue*: does its fix runs; *play*: runs its other playbooks; *webhook_secret*: empty where no webhook is taken;
-    *told*: see ``FixRuns``.
+    *told*: see ``FixRuns``; *secrets*: says what must not be recorded, see ``KnownSecrets``.
     """
     state = _fleet_root.state_dir(root)
-    desk, fleet = Desk(root, stacks_folder), Fleet(state, play)
-    return Office(store, desk, FixRuns(store, told=told), Releases(store), Links(key_of(state)), state, queue, fleet, webhook_secret)
+    return Office(
+        store=store,
+        desk=Desk(root, stacks_folder),
+        asking=lambda: Desk(root, stacks_folder, secrets()),
+        fix_runs=FixRuns(store, told=told),
+        releases=Releases(store),
+        links=Links(key_of(state)),
+        state=state,
+        queue=queue,
+        fleet=Fleet(state, play),
+        webhook_secret=webhook_secret,
+    )
 
 
 def _office(request: Request) -> Office:

@@ -218,7 +218,11 @@ def _ask(office: Office, service: str, instruction: str, diff: str) -> Asked:
             "The text of the diff belongs into the field diff.",
         )
     try:
-        return office.desk.ask(service, instruction, diff)
+        desk = office.asking()
+    except PifleetError as error:
+        raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", str(error)) from error
+    try:
+        return desk.ask(service, instruction, diff)
     except PifleetError as error:
         raise _refused(
             error, invalid_instruction=HTTPStatus.BAD_REQUEST, unknown_service=HTTPStatus.BAD_REQUEST, checkout_dirty=HTTPStatus.CONFLICT

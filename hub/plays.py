@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ansible_collections.pifleet.ops.hub.execution import COLLECTION, config_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import scrubbed
 
-_COLLECTION = Path(__file__).resolve().parents[1]
 #: seconds after which a playbook is ended
 LONGEST = 3600
 #: of ansible-runner's events: https://docs.ansible.com/projects/runner/en/stable/intro/#runner-artifact-job-events-host-and-playbook-events
@@ -73,17 +73,16 @@ class Runner:
                 played.results.append(TaskResult(data["host"], action, ok, str(event["created"]), result))
             return False  # nothing of it on the disk: results may hold secrets
 
-        own = self.root / "ansible.cfg"
         with tempfile.TemporaryDirectory(prefix="pifleet-play-") as folder:
             run = ansible_runner.run(
                 private_data_dir=folder,
                 project_dir=str(self.root),
-                playbook=str(_COLLECTION / "playbooks" / playbook),
+                playbook=str(COLLECTION / "playbooks" / playbook),
                 cmdline=" ".join(f"-i '{place}'" for place in self.inventory) or None,
                 extravars={**variables, "fleet_root": str(self.root)},
                 envvars={
                     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-                    "ANSIBLE_CONFIG": os.environ.get("ANSIBLE_CONFIG") or str(own if own.exists() else _COLLECTION / "ansible.cfg"),
+                    "ANSIBLE_CONFIG": config_of(self.root),
                     # ansible-runner turns it off where nothing is said
                     "ANSIBLE_HOST_KEY_CHECKING": os.environ.get("ANSIBLE_HOST_KEY_CHECKING", "True"),
                 },

@@ -26,7 +26,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import recor
 try:
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence import anchor, attestation, gate, identity, stack_events, textfile
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.ledgers import ledger_of
-    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned, scrubbed
+    from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.scrubbing import cleaned, is_secret_variable, scrubbed
     from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.verify import Anchor
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import origin, process
     from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import Head, hash_at, head_of, text_of, utc_now
@@ -43,7 +43,6 @@ else:
 
 CALLBACK = "pifleet.ops.evidence"
 ENABLE = f"Put `callbacks_enabled = {CALLBACK}` under [defaults] of ansible.cfg, or set ANSIBLE_CALLBACKS_ENABLED={CALLBACK}."
-_SECRET_NAMES = ("pass", "password", "token", "secret", "_key")
 
 display = Display()
 
@@ -106,7 +105,7 @@ class LedgerAction(ControllerAction):
     def _secrets(self) -> Iterator[str]:
         """The values of this host's variables that are secrets by their name. One that says yes or no is none."""
         for name, value in self.task_vars.items():
-            if isinstance(value, str) and name.lower().endswith(_SECRET_NAMES):
+            if isinstance(value, str) and is_secret_variable(name):
                 shown = str(self._templar.template(value))
                 if shown.lower() not in BOOLEANS:
                     yield shown

@@ -73,6 +73,8 @@ class HubFleet:
     tokens: dict[Role, str] = field(init=False)
     queue: Recorded = field(init=False)
     player: Recording = field(init=False)
+    #: values that the hub knows as secrets
+    secrets: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.repository = Repository(self.root)
@@ -85,7 +87,7 @@ class HubFleet:
         self.world = World(self.root / ".pifleet/ledger.db")
         self.queue = Recorded()
         self.player = Recording()
-        self.office = open_office(self.root, self.world.store, self.queue, self.player, webhook_secret=SECRET)
+        self.office = open_office(self.root, self.world.store, self.queue, self.player, webhook_secret=SECRET, secrets=lambda: self.secrets)
         self.app = create_app(self.world.store, self.office)
         self.tokens = {role: ApiTokens(self.world.store).add(role, role, login, timedelta(days=1)) for role, login in LOGINS.items()}
 

@@ -12,6 +12,8 @@ from typing import Any
 from ansible_collections.pifleet.ops.plugins.module_utils._common.scrub import MASK, mask_shapes, scrub
 
 _SECRET_NAMES = ("password", "passwd", "token", "secret", "api_key", "private_key")
+#: how the name of a variable ends whose value is a secret
+_SECRET_VARIABLES = ("pass", "password", "token", "secret", "_key")
 #: detectors of detect-secrets that are left out: what is random (a digest is no secret), what our own scrubber masks with less around it,
 #: addresses, and one that takes words like APACHE2LICENSE for a key
 _LEFT_OUT = {"IPPublicDetector", "KeywordDetector", "BasicAuthDetector", "PrivateKeyDetector", "ArtifactoryDetector"}
@@ -20,6 +22,11 @@ _LEFT_OUT = {"IPPublicDetector", "KeywordDetector", "BasicAuthDetector", "Privat
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
     """Return *text* with every one of *secrets*, and everything that looks like a secret, masked."""
     return _masked_tokens(scrub(text, secrets))
+
+
+def is_secret_variable(name: str) -> bool:
+    """Whether the value of a variable of the inventory is a secret, by its name."""
+    return name.lower().endswith(_SECRET_VARIABLES)
 
 
 def has_secret_shape(text: str) -> bool:

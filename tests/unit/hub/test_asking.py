@@ -6,10 +6,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pifleet.ops.hub.known import KnownSecrets
+from ansible_collections.pifleet.ops.plugins.module_utils._common.errors import PifleetError
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.desk import Desk
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 from sqlalchemy import text
 
@@ -89,6 +94,63 @@ def test_what_is_not_committed_and_a_service_that_is_busy_are_said(fleet: HubFle
     (fleet.root / "stacks/shop/new.txt").unlink()
     assert ask(fleet).status_code == 202
     problem(ask(fleet), 409, "service_busy")
+
+
+KNOWN = "Winter in Bern"
+
+
+def kept_in(fleet: HubFleet, wanted: str) -> list[Path]:
+    """The files of ledger and artifacts that hold *wanted*."""
+    files = [path for folder in (".pifleet", "var") for path in (fleet.root / folder).rglob("*") if path.is_file()]
+    return [path for path in files if wanted.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"instruction": f"set env GREETING={KNOWN}"},
+        {"instruction": "apply diff x.diff", "diff": DIFF.replace("flask==3.0.1", f"flask==3.0.1  # {KNOWN}")},
+    ],
+)
+def test_known_secret_without_the_shape_of_one_is_refused_and_kept_nowhere(fleet: HubFleet, changed: dict[str, Any]) -> None:
+    fleet.secrets.append(KNOWN)
+    before = events(fleet)
+    problem(ask(fleet, **changed), 400, "invalid_instruction")
+    assert (events(fleet), fleet.queue.told) == (before, [])
+    assert kept_in(fleet, KNOWN) == []
+    # what is no secret any more is
+    fleet.secrets.clear()
+    assert ask(fleet, **changed).status_code == 202
+    assert kept_in(fleet, KNOWN)
+
+
+def test_secrets_that_cannot_be_known_are_no_reason_to_record_them(fleet: HubFleet) -> None:
+    before = events(fleet)
+    broken = KnownSecrets(fleet.root, (str(fleet.root / "none.yml"),))
+    fleet.app.state.office = replace(fleet.office, asking=lambda: Desk(fleet.root, "stacks", broken()))
+    answer = ask(fleet)
+    problem(answer, 503, "unavailable")
+    assert "inventory cannot be read" in answer.json()["detail"]
+    assert events(fleet) == before
+
+
+def test_secrets_are_those_of_the_inventory(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(
+        f"""
+all:
+  vars: {{shop_password: {KNOWN}, has_token: "yes", greeting: hello, count_key: 7, other_token: "{{{{ nowhere }}}}"}}
+  hosts: {{pi-1: {{}}, pi-2: {{own_token: of-pi-2}}}}
+"""
+    )
+    known = KnownSecrets(tmp_path, (str(inventory),))
+    assert known() == (KNOWN, "of-pi-2")
+    # many requests at once are one look
+    inventory.unlink()
+    assert known() == (KNOWN, "of-pi-2")
+    known._until = 0
+    with pytest.raises(PifleetError, match="inventory cannot be read"):
+        known()
 
 
 def test_diff_comes_with_the_request(fleet: HubFleet) -> None:
