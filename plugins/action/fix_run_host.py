@@ -251,10 +251,14 @@ class ActionModule(FixRunAction):
         plan, checkout = _plan(run), self._desk.checkout
         was_well = bool(run.step(ANALYZE).detail.get("well"))
         log = [f"rollback of {run.id}: {run.reason}"]
-        base = plan.base
-        if reverted := checkout.revert(run.candidate):
-            base = reverted
-            log.append(f"reverted {run.candidate} by {base}")
+        base, stuck = plan.base, ""
+        try:
+            if reverted := checkout.revert(run.candidate):
+                base = reverted
+                log.append(f"reverted {run.candidate} by {base}")
+        except PifleetError as error:  # the service need not wait for a person to settle that
+            stuck = str(error)
+            log.append(stuck)
         before = self._module("restore", self._place_of(run), fix_run_id=run.id, **self._target(base, run))["seen"]["before"]
         if before:
             log.append(f"files of {base}, image {before['image_id'] or '(none)'} as {before['reference']}")
@@ -274,6 +278,8 @@ class ActionModule(FixRunAction):
             wrong = seen["error"]
         said = "well again" if was_well else "as it was before: it was not well then either"
         log.append(wrong or said)
+        if stuck:
+            wrong = f"{wrong or f'the service is {said}'}, but its patch stays committed: the next reconciliation brings it again. {stuck}"
         self._keep(run, "rollback.log", "\n".join(log) + "\n")
         return Done(message=said, error=wrong, detail={"base": base})
 

@@ -20,10 +20,10 @@ NEW = REQUIREMENTS.replace("2.31.0", "2.32.4")
 
 
 class OnNode(fix_run_host.ActionModule):
-    """*killed*: right before the end of a step is recorded."""
+    """*killed*: right before the end of a step is recorded; *fails*: a step is to fail by itself."""
 
     def __init__(self, fleet: Fleet, world: World) -> None:
-        self.fleet, self.killed, self.brought = fleet, False, list[str]()
+        self.fleet, self.killed, self.fails, self.brought = fleet, False, False, list[str]()
         self._root, self._desk, self._fix_runs, self._process = fleet.repository.root, fleet.desk, world.fix_runs, world.mine
         self._params, self.task_vars = {"reconcile": {"path": "/srv/stacks"}}, {}
 
@@ -49,8 +49,8 @@ class OnNode(fix_run_host.ActionModule):
         done = self._attempt(name, self.run)
         if self.killed:
             return self.run
-        assert not done.error
-        done.error = error
+        assert bool(done.error) == self.fails
+        done.error = done.error or error
         self.run = self._record(name, self.run, done)
         return self.run
 
@@ -107,6 +107,29 @@ def test_what_was_rolled_back_is_committed_by_a_retry(node: OnNode) -> None:
     assert run.step("verify").message == f"well, and committed as {run.candidate[:12]}"
     assert (run.plan_digest, node.brought[-1]) == (first.plan_digest, run.candidate)
     assert git("for-each-ref", "refs/pifleet") == ""
+
+
+def test_the_service_does_not_wait_for_a_conflict_to_be_settled(node: OnNode) -> None:
+    repository = node.fleet.repository
+    node.steps("patch", "build", "restart")
+    base = node.fleet.head
+    node.step("verify", error="the ledger was full")
+    repository.write("stacks/shop/web/requirements.txt", NEW.replace("2.32.4", "2.33.0"))
+    head = repository.commit()
+    node.fails = True
+    run = node.step("rollback")
+    assert (run.status, node.brought[-1], repository.git("rev-parse", "HEAD")) == ("rollback_failed", base, head)
+    told = run.step("rollback").message
+    assert "the service is well again, but its patch stays committed" in told
+    assert f"git revert {run.candidate[:12]}" in told
+    node._clear(run)
+    # settled by hand, as it says
+    repository.write("stacks/shop/web/requirements.txt", REQUIREMENTS)
+    repository.git("commit", "--quiet", "--all", "-m", f"Back\n\nThis reverts commit {run.candidate}.")
+    again(node)
+    node.fails = False
+    run = node.step("rollback")
+    assert (run.status, node.brought[-1]) == ("rolled_back", repository.git("rev-parse", "HEAD"))
 
 
 class CutOff(Artifacts):
