@@ -311,6 +311,23 @@ def test_retry_goes_to_the_queue_where_it_stood(fleet: HubFleet) -> None:
     problem(client.post("/orchestrator/runs/fix-000009-web/retry"), 404, "run_not_found")
 
 
+def test_retry_goes_on_from_a_step_that_was_done_already(fleet: HubFleet) -> None:
+    world = fleet.world
+    run = world.step(world.step(world.analysed(), "patch"), "build")
+    world.gone.add(1)
+    fleet.office.fix_runs._gone = world.is_gone
+    answer = fleet.client("operator").post(f"/orchestrator/runs/{run.id}/retry", json={"from_step": "build"})
+    assert (answer.status_code, answer.json()["status"], fleet.queue.told) == (202, "pending", [(run.id, "normal")])
+    shown = fleet.client("viewer").get(f"/orchestrator/runs/{run.id}").json()
+    assert [step["state"] for step in shown["steps"]] == ["succeeded"] * 2 + ["pending"] * 4
+    # whoever takes it begins there
+    worker = world.another_run(9)
+    world.fix_runs.take(worker, run.id)
+    for name in ("build", "restart", "verify"):
+        world.step(run, name, worker)
+    assert fleet.client("viewer").get(f"/orchestrator/runs/{run.id}").json()["status"] == "succeeded"
+
+
 def test_fresh_retry_is_another_fix_run(fleet: HubFleet) -> None:
     world = fleet.world
     run = world.analysed()

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from ansible_collections.pifleet.ops.hub import cli
+from ansible_collections.pifleet.ops.hub import fleet as hub_fleet
 from ansible_collections.pifleet.ops.hub.links import VALID
 from ansible_collections.pifleet.ops.plugins.plugin_utils._evidence.api_tokens import Role
+from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import FixRun
 
 from tests.support.hub_office import HubFleet
+from tests.unit.hub.test_fleet import read
 from tests.unit.hub.test_hub import problem
 
 #: by path, or by method and path: who is let in; None: whoever comes
@@ -136,6 +139,31 @@ def test_artifact_is_read_by_a_link_that_expires(fleet: HubFleet) -> None:
     now = fleet.office.links._now()
     fleet.office.links._now = lambda: now + VALID  # type: ignore[method-assign]
     problem(nobody.get(one["url"]), 403, "link_invalid")
+
+
+def test_planted_secret_is_in_no_answer(fleet: HubFleet) -> None:
+    secrets = ("ghp_0123456789abcdefghijklmnopqrstuvwxyzAB", "Winter in Bern")
+    fleet.secrets.append(secrets[1])
+    desk, fix_runs = fleet.office.asking(), fleet.world.fix_runs
+    run = fleet.world.step(fleet.world.analysed(), "patch")
+    fix_runs.begin(fleet.world.mine, run.id, "build")
+    said = f"Step 1\ncurl -H 'X: {secrets[0]}'\n{secrets[1]}\n"
+    kept = desk.keep(run, "build.log", "build", said)
+    fix_runs.change(run.id, "fix_run.failed", lambda found, now: runner.fail(found, "build", desk.told(said), {}, now), [kept])
+    fleet.world.step(run, "rollback")
+    operator, viewer = fleet.client("operator"), fleet.client("viewer")
+    answers = [
+        operator.post("/orchestrator/runs", json={"target_service": "web", "instruction": f"set env GREETING={secret}"})
+        for secret in secrets
+    ]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    links = viewer.get(f"/orchestrator/runs/{run.id}/artifacts").json()["items"]
+    paths = [path for path, does in fleet.app.openapi()["paths"].items() if "get" in does and path != "/api/events"]
+    filled = [path.format(run_id=run.id, name=kept.name, sha256="0" * 64) for path in paths]
+    answers += [viewer.get(path) for path in [*filled, *(link["url"] for link in links), "/", "/openapi.json"]]
+    texts = [answer.text for answer in answers] + read(fleet, 0, hub_fleet._now(fleet.office))
+    assert sum("Step 1" in text for text in texts) >= 3, "the log, the step's message in the detail and in the events"
+    assert not [text for text in texts if any(secret in text for secret in secrets)]
 
 
 def test_artifact_that_was_changed_or_is_gone_is_not_handed_out(fleet: HubFleet) -> None:
