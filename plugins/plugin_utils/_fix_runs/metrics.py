@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import socket
@@ -56,10 +57,16 @@ def report(run: FixRun) -> str:
 def send(lines: Iterable[str], host: str, port: int) -> None:
     """Send *lines* over UDP to *host*, if there is one. Never raises; a name that nobody answers for is not waited for."""
     lines = list(lines)
-    if host and lines:
+    if not host or not lines:
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
         sender = threading.Thread(target=_send, args=(lines, host, port), daemon=True)
         sender.start()
         sender.join(_PATIENCE)
+    else:
+        _send(lines, host, port)  # no name to be looked up: nothing waits
 
 
 def gauges(found: Tally) -> list[Gauge]:

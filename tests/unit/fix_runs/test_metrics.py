@@ -101,7 +101,7 @@ def test_what_a_server_of_statsd_gets_is_what_the_ledger_has(tmp_path: Path) -> 
         world.fix_runs = FixRuns(world.store, world.now, gone=world.is_gone, told=settings.measure)
         assert every_ending(world) == sorted(status for status in STATUSES if status not in OPEN)
         metrics.send(["end:1|c"], "127.0.0.1", server.getsockname()[1])
-        while "end:1|c" not in lines:
+        while lines[-1:] != ["end:1|c"]:
             lines += server.recv(2000).decode().split("\n")
     counted, timed = Counter[tuple[str, ...]](), dict[tuple[str, ...], float]()
     for line in lines[:-1]:
