@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import
 )
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.profile import Fleet
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.events import append_event, text_of, utc_now
-from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, is_gone
+from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.process import Process, controller, is_gone
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.runs import open_run_of
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.schema import (
     fix_run_approvals,
@@ -525,7 +524,7 @@ class FixRuns:
             return OVER
         # nobody here can tell whether a process of another controller lives; that its message was delivered again says that it does not
         at = db.execute(select(runs.c.controller).where(runs.c.id == run.run_id)).scalar()
-        return FREE if mine and at != socket.gethostname() else BUSY
+        return FREE if mine and at != controller() else BUSY
 
     def _lives(self, db: Connection, run_id: str) -> bool:
         row = db.execute(select(runs).where(runs.c.id == run_id, runs.c.status == RUNNING)).first()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+#: id of a container of Docker, Podman or containerd, in the path of what they mount at /etc/hostname
+_CONTAINER = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """*controller*: the machine's name; *boot_id*: of its running system; *started*: when the process began, in the kernel's words."""
+    """*controller*: see ``controller``; *boot_id*: of its running system; *started*: when the process began, in the kernel's words."""
 
     controller: str
     boot_id: str
@@ -25,14 +28,26 @@ class Process:
     started: str
 
 
+def controller(proc: Path = Path("/proc")) -> str:
+    """Return this machine's name, in a container with the container's id.
+
+    A container may have its machine's name (Docker's network mode ``host``), but nobody outside of it sees its processes by their pids.
+    """
+    name = socket.gethostname()
+    # proc_pid_mountinfo(5): the fourth field is the path in the file system, the fifth is where it is mounted
+    mounts = (line.split() for line in _read(proc / "self/mountinfo").splitlines())
+    found = next((_CONTAINER.search(mount[3]) for mount in mounts if len(mount) > 4 and mount[4] == "/etc/hostname"), None)
+    return name if found is None or found[0].startswith(name) else f"{name}/{found[0][:12]}"
+
+
 def identify(pid: int, proc: Path = Path("/proc")) -> Process:
     """Return who *pid* is. Without /proc (macOS) the pid alone tells."""
-    return Process(socket.gethostname(), _read(proc / "sys/kernel/random/boot_id"), pid, _started(pid, proc))
+    return Process(controller(proc), _read(proc / "sys/kernel/random/boot_id"), pid, _started(pid, proc))
 
 
 def is_gone(process: Process, proc: Path = Path("/proc")) -> bool:
     """Whether *process* has certainly ended. One of another controller is never certain."""
-    if process.controller != socket.gethostname():
+    if process.controller != controller(proc):
         return False
     if process.boot_id != _read(proc / "sys/kernel/random/boot_id"):
         return True

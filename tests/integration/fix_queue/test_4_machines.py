@@ -19,7 +19,7 @@ from tests.support.rabbitmq import Broker
 BASE, IMAGE = "pifleet-test/hub-base:local", "pifleet-test/hub:local"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base_image(BASE, tmp_path_factory.mktemp("hub") / "base")
     words = ["docker", "build", "--network=host", "--file=hub/deploy/Containerfile", f"--build-arg=DEBIAN={BASE}", f"--tag={IMAGE}", "."]

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger import process
 
 
@@ -37,6 +39,33 @@ def test_reboot_ends_all() -> None:
 
 def test_other_controller_is_never_certain() -> None:
     assert not process.is_gone(replace(process.identify(os.getpid()), controller="elsewhere", boot_id="another", pid=2**22))
+
+
+DOCKER = "/var/lib/docker/containers/{id}/hostname"
+PODMAN = "/containers/storage/overlay-containers/{id}/userdata/hostname"
+
+
+def in_container(proc: Path, path: str, letter: str) -> Path:
+    (proc / "self").mkdir(parents=True, exist_ok=True)
+    lines = ["22 28 0:21 / /proc rw - proc proc rw", f"700 600 254:1 {path.format(id=letter * 64)} /etc/hostname rw - ext4 /dev/vda rw"]
+    (proc / "self/mountinfo").write_text("\n".join(lines))
+    return proc
+
+
+@pytest.mark.parametrize("path", [DOCKER, PODMAN])
+def test_a_container_with_its_machines_name_is_a_controller_of_its_own(tmp_path: Path, path: str) -> None:
+    mine = process.identify(2**22, in_container(tmp_path / "a", path, "a"))
+    assert mine.controller == f"{socket.gethostname()}/aaaaaaaaaaaa"
+    # its pids are nothing to its machine, and to another container
+    assert not process.is_gone(mine)
+    assert not process.is_gone(mine, in_container(tmp_path / "b", path, "b"))
+    # itself, begun anew
+    assert process.is_gone(mine, tmp_path / "a")
+
+
+def test_a_container_with_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "aaaaaaaaaaaa")
+    assert process.controller(in_container(tmp_path, DOCKER, "a")) == "aaaaaaaaaaaa"
 
 
 def test_name_with_brackets_and_blanks(tmp_path: Path) -> None:
