@@ -235,7 +235,7 @@ def stack_of(given, place, ready):
         return {}
     drift = [{"service": d.service, "reason": d.reason, "detail": d.detail} for d in found.drift if d.service in ("", place.service)]
     failed = found.last_error if re.search(rf"\b{re.escape(place.service)}\b", found.last_error) else ""
-    return {"status": found.status, "last_error": failed, "drift": drift, "pinned": found.pinned}
+    return {"status": found.status, "revision": found.revision, "last_error": failed, "drift": drift, "pinned": found.pinned}
 
 
 def patch(params, of):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.fix_runs.conftest import BASE, NODE, Shop
+from tests.integration.fix_runs.conftest import BASE, NODE, SERVER, Shop
 from tests.support.fleet import Fleet
 from tests.support.stack_node import APP
 
@@ -197,3 +197,17 @@ def test_what_was_stopped_by_hand_needs_no_patch(ailing: Shop) -> None:
     assert (ailing.head(), ailing.last().service, ailing.last().status) == (head, CALM, "failed")
     report = json.loads(ailing.artifact("analyze.json"))["stack"]
     assert [drift["reason"] for drift in report["drift"]] == ["stopped"]
+
+
+def test_after_two_bad_changes_what_was_well_comes_back(well: Shop) -> None:
+    well.profile(files=["**"])
+    well.repository.commit()
+    for number in (1, 2):
+        well.change("web/server.py", f"raise SystemExit({number})\n")
+        well.deploy(rc=2)
+    others = well.others()
+    well.fix("auto")
+    run = well.last()
+    assert (run.status, well.says(), well.others()) == ("succeeded", "1.0 good", others)
+    assert (well.repository.root / "stacks/shop/web/server.py").read_text() == SERVER
+    assert f"which {NODE} synced last" in run.plan.summary
