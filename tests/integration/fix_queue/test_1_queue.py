@@ -70,6 +70,11 @@ def test_rejected_after_the_restart(well: Queued) -> None:
 def test_the_inventory_is_wrong(well: Queued) -> None:
     well.office.environment["FIX_RUNS_INVENTORY"] = str(ROOT / "inventory/nothing")
     well.office.start_workers()
-    run = well.office.reached(well.office.enqueue("bump greeting to 1.1"), "failed")
+    # whose secrets are not known
+    refused = well.office.answer("operator", "POST", "/orchestrator/runs", target_service="web", instruction="bump greeting to 1.1")
+    assert (refused.status_code, well.fix_runs.listed()[1]) == (503, 0)
+    assert "The inventory cannot be read" in refused.json()["detail"]
+    # one that was asked for before the inventory became wrong
+    run = well.office.reached(well.fix_runs.create(None, "web", "shop", NODE, "bump greeting to 1.1", "alice"), "failed")
     assert run.reason.startswith("interrupted: it could not be begun")
     assert run.interrupted
