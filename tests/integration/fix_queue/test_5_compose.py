@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,11 +162,9 @@ def test_the_compose_stack(fleet: Fleet, stack: Stack) -> None:
     shop.deploy()
     others = shop.others()
     run = office.enqueue("bump greeting to 1.1")
-    ended = until(lambda: (now := office.fix_runs.get(run.id)).status not in ("pending", "running") and now, "it does not end", 120)
-    assert (ended.status, shop.says(), shop.others()) == ("succeeded", "1.1 good", others), f"{ended.reason}\n{stack('logs')[-4000:]}"
-    # each ends when it is told to
+    done = until(lambda: (now := office.fix_runs.get(run.id)).status not in ("pending", "running") and now, "it does not end", 120)
+    assert (done.status, shop.says(), shop.others()) == ("succeeded", "1.1 good", others), f"{done.reason}\n{stack('logs')[-4000:]}"
+    # each ends when it is told to, none had to be killed; uvicorn ends by the signal itself, when all is done
     stack("stop")
-    assert {(entry["Service"], entry["ExitCode"]) for entry in stack.containers() if entry["Service"] in ("hub", "worker")} == {
-        ("hub", 0),
-        ("worker", 0),
-    }
+    ended = {(entry["Service"], entry["ExitCode"]) for entry in stack.containers() if entry["Service"] in ("hub", "worker")}
+    assert ended == {("hub", 128 + signal.SIGTERM), ("worker", 0)}
