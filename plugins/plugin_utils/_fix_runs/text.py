@@ -66,12 +66,12 @@ def way_on(run: FixRun) -> list[str]:
         digest = run.plan_digest
         return [f"waits for approval: playbooks/approve.yml -e run_id={run.id} -e plan_digest={digest} (or -e reject=true)"]
     if run.status == ROLLBACK_FAILED:
-        base = run.plan.base if run.plan else "the revision before"
         return [
             "THE ROLLBACK FAILED: the service may be neither as it was nor as it should be. By hand:",
-            f"1. playbooks/stacks.yml --limit {run.node} brings the files of the checkout ({base[:12]}) to the node.",
-            "2. `docker images pifleet-fix/*` on the node lists the image that ran before; `docker tag` gives it its name back.",
-            f"3. playbooks/fix.yml -e retry={run.id} tries the rollback again.",
+            f"1. Where rollback.log says that the patch stays committed: `git revert {run.candidate[:12]}`.",
+            f"2. playbooks/stacks.yml --limit {run.node} brings the files of the checkout to the node.",
+            "3. `docker images pifleet-fix/*` on the node lists the image that ran before; `docker tag` gives it its name back.",
+            f"4. playbooks/fix.yml -e retry={run.id} tries the rollback again.",
         ]
     if run.holds:
         return [
