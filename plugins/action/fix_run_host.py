@@ -248,9 +248,19 @@ class ActionModule(FixRunAction):
 
     # -- rollback ---------------------------------------------------------------------------------------------------------------------
     def _roll_back(self, run: FixRun) -> Done:
+        log = [f"rollback of {run.id}: {run.reason}"]
+        try:
+            return self._put_back(run, log)
+        except (PifleetError, AnsibleError) as error:
+            log.append(str(error))
+            raise
+        finally:
+            self._keep(run, "rollback.log", "\n".join(log) + "\n")
+
+    def _put_back(self, run: FixRun, log: list[str]) -> Done:
+        """Bring back what was there before, and add to *log* what was done."""
         plan, checkout = _plan(run), self._desk.checkout
         was_well = bool(run.step(ANALYZE).detail.get("well"))
-        log = [f"rollback of {run.id}: {run.reason}"]
         base, stuck = plan.base, ""
         try:
             if reverted := checkout.revert(run.candidate):
@@ -280,7 +290,6 @@ class ActionModule(FixRunAction):
         log.append(wrong or said)
         if stuck:
             wrong = f"{wrong or f'the service is {said}'}, but its patch stays committed: the next reconciliation brings it again. {stuck}"
-        self._keep(run, "rollback.log", "\n".join(log) + "\n")
         return Done(message=said, error=wrong, detail={"base": base})
 
     def _clear(self, run: FixRun) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.pifleet.ops.plugins.action import fix_run_host
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs import runner
 from ansible_collections.pifleet.ops.plugins.plugin_utils._fix_runs.model import (
@@ -165,6 +166,21 @@ def test_a_rollback_that_is_none_is_told_so(node: Node, world: World, fleet: Fle
     run = node.does(ROLLBACK, run)
     assert run.status == "rollback_failed"
     assert "not as it was: the image shop-web" in run.step(ROLLBACK).message
+
+
+def test_a_rollback_that_is_cut_off_says_how_far_it_came(node: Node, world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = until(VERIFY, world, fleet)
+    world.fail(run, VERIFY)
+
+    def lost(*_given: object) -> dict[str, Any]:
+        raise AnsibleConnectionFailure("no route to the node")
+
+    monkeypatch.setattr(node, "_reconcile", lost)
+    run = node.does(ROLLBACK, run)
+    assert (run.status, run.step(ROLLBACK).message) == ("rollback_failed", "unreachable: no route to the node")
+    log = (fleet.repository.root / "var/artifacts" / run.id / "rollback.log").read_text()
+    assert "image sha256:old as shop-web" in log
+    assert log.endswith("no route to the node\n")
 
 
 def test_what_cannot_be_kept_of_an_analysis_ends_it(node: Node, world: World, fleet: Fleet) -> None:
