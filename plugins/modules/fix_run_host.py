@@ -296,13 +296,15 @@ def verified(params, of):
     """Look until the service is well for long enough, or the time is over."""
     from ansible_collections.pifleet.ops.plugins.module_utils._fix_host import verify
 
-    given = params["health"]
-    health = verify.Health(given["url"], float(given["interval"]), float(given["timeout"]), int(given["samples"]), tuple(given["checks"]))
+    given, secrets = params["health"], tuple(of.secrets(of.defined()))
+    health = verify.Health(
+        given["url"], float(given["interval"]), float(given["timeout"]), int(given["samples"]), tuple(given["checks"]), secrets
+    )
     ok, why, lines = verify.verify(of, health)
     return {
         "changed": False,
         "error": "" if ok else why,
-        "log": scrub("\n".join([*lines, why, ""]), of.secrets(of.defined())),
+        "log": scrub("\n".join([*lines, why, ""]), secrets),
         "seen": {"containers": of.containers()},
     }
 

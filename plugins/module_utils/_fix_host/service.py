@@ -108,7 +108,9 @@ class Service:
         done = self._compose(*verb, self.place.service, timeout=timeout, most=_MOST)
         said = f"{done.stdout}{done.stderr}"
         if not done.ok:
-            raise StepError(f"{' '.join(verb[:1])} of {self.place.service} ended with exit code {done.rc}: {_said(done)}", said)
+            raise StepError(
+                f"{' '.join(verb[:1])} of {self.place.service} ended with exit code {done.rc}: {_said(done, self.secrets(table))}", said
+            )
         return f"{said}\n{table['image']} is {self.image_id(table['image'])}\n"
 
     def tag(self, image_id: str, reference: str) -> None:
@@ -175,9 +177,10 @@ def _is_oneoff(entry: Mapping[str, Any]) -> bool:
     return (entry["Config"].get("Labels") or {}).get(labels.COMPOSE_ONEOFF) == "True"
 
 
-def _said(done: Completed) -> str:
-    lines = [line.strip()[:300] for line in (done.stderr.strip() or done.stdout).splitlines() if line.strip()]
-    return scrub(" | ".join(lines[-3:])).rstrip(".") or f"exit code {done.rc}"
+def _said(done: Completed, secrets: Iterable[str] = ()) -> str:
+    # masked before it is cut: half of a secret is not known for one
+    lines = [line.strip()[:300] for line in scrub(done.stderr.strip() or done.stdout, secrets).splitlines() if line.strip()]
+    return " | ".join(lines[-3:]).rstrip(".") or f"exit code {done.rc}"
 
 
 def file_states(folder: str, paths: Iterable[str]) -> dict[str, dict[str, Any]]:

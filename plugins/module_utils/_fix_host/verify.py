@@ -7,7 +7,7 @@ import itertools
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,15 @@ _LEAST = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """*url*: ``{address}`` stands for the container's; *checks*: each with ``name``, ``argv``, ``timeout``."""
+    """*url*: ``{address}`` stands for the container's; *checks*: each with ``name``, ``argv``, ``timeout``;
+    *secrets*: what is masked in what these say, before it is cut."""
 
     url: str
     interval: float
     timeout: float
     samples: int
     checks: tuple[Mapping[str, Any], ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -68,10 +70,12 @@ def look(url: str, containers: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
     return True, "it runs and answers"
 
 
-def check(service: Service, container: Mapping[str, Any], wanted: Mapping[str, Any], most: float = float("inf")) -> tuple[bool, str, str]:
+def check(
+    service: Service, container: Mapping[str, Any], wanted: Mapping[str, Any], most: float = float("inf"), secrets: Iterable[str] = ()
+) -> tuple[bool, str, str]:
     """Run a check in a container, for its timeout or *most* seconds, and return whether it ended with 0, why not, and what it said."""
     done = service.execute(container["id"], wanted["argv"], min(float(wanted["timeout"]), most))
-    said = scrub(f"{done.stdout}{done.stderr}".strip())[-2000:]
+    said = scrub(f"{done.stdout}{done.stderr}".strip(), secrets)[-2000:]
     why = f"the check {wanted['name']} ended with exit code {done.rc} in {container['name']}"
     return done.ok, "" if done.ok else why, f"check {wanted['name']} in {container['name']}: exit code {done.rc}: {said}"
 
@@ -92,7 +96,7 @@ def verify(
         containers = service.containers()
         ok, why = look(health.url, containers)
         for wanted, one in itertools.product(health.checks, containers) if ok else ():
-            ok, failed, line = check(service, one, wanted, max(began + health.timeout - clock(), _LEAST))
+            ok, failed, line = check(service, one, wanted, max(began + health.timeout - clock(), _LEAST), health.secrets)
             # not again what it said the time before
             if said.get((wanted["name"], one["name"])) != line:
                 said[wanted["name"], one["name"]] = line

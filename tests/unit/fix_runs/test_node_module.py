@@ -167,3 +167,11 @@ def test_what_a_check_says_is_free_of_secrets(node: Node, web: Service, docker: 
     assert found["error"] == ""
     assert f"connecting as {MASK}" in found["log"]
     assert "planted" not in str(found)
+
+
+def test_no_half_of_a_secret_is_left_where_a_text_is_cut(node: Node, web: Service, docker: Docker) -> None:
+    docker.told["exec"] = (0, "planted" + "y" * 1996)
+    health = {"url": "", "interval": 0.01, "timeout": 5, "samples": 1, "checks": [CHECK]}
+    assert "nted" not in str(fix_run_host.verified({**node.params, "health": health}, web))
+    docker.told["compose build"] = (1, "x" * 297 + "planted")
+    assert "pla" not in fix_run_host.build(node.params, web)["error"]
