@@ -164,7 +164,8 @@ def _given(extra: list[str]) -> Iterator[str]:
         if text.startswith("{"):
             yield from yaml.safe_load(text)
         elif not text.startswith("@"):
-            yield from (word.partition("=")[0] for word in shlex.split(text))
+            # words that give no variable are all put into one, which few playbooks read
+            yield from (name if equals else "_raw_params" for name, equals, _value in (word.partition("=") for word in shlex.split(text)))
 
 
 @cache
@@ -177,8 +178,8 @@ def _variables(playbook: Path) -> frozenset[str]:
         parts = [playbook.parent / imported] if "{{" not in imported else sorted((ROOT / "playbooks/parts").glob("*.yml"))
         found |= set().union(*(_variables(part) for part in parts))
     for role in {*re.findall(r"pifleet\.ops\.(\w+)", text)} & {path.name for path in (ROOT / "roles").iterdir()}:
-        for tasks in (ROOT / "roles" / role / "tasks").glob("*.yml"):
-            found |= {*re.findall(r"\b[a-z][a-z0-9_]*\b", re.sub(r"(?m)^\s*#.*$", "", tasks.read_text()))}
+        for tasks in (path for kind in ("tasks", "vars") for path in (ROOT / "roles" / role / kind).glob("*.yml")):
+            found |= {*re.findall(r"\b_?[a-z][a-z0-9_]*\b", re.sub(r"(?m)^\s*#.*$", "", tasks.read_text()))}
     return frozenset(found)
 
 
