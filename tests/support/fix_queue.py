@@ -258,7 +258,8 @@ class Machines(QueueOffice):
     def machine_of(self, run: FixRun) -> str:
         """Name of the machine whose ansible-playbook is, or was, at a fix run."""
         with self.store.read() as db:
-            return str(db.execute(select(runs.c.controller).where(runs.c.id == self.fix_runs.get(run.id).run_id)).scalar_one())
+            controller = db.execute(select(runs.c.controller).where(runs.c.id == self.fix_runs.get(run.id).run_id)).scalar_one()
+        return str(controller).partition("/")[0]  # what follows is the container's id
 
     def lose(self, name: str) -> None:
         """Lose a machine with all that it has."""
