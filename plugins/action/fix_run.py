@@ -82,8 +82,10 @@ class FixRunAction(LedgerAction):
 
     def _patch_of(self, run: FixRun) -> str:
         """The diff that a fix run was started with."""
-        if not run.instruction.lower().startswith("apply diff "):
-            return ""
+        return self._kept_diff(run) if run.instruction.lower().startswith("apply diff ") else ""
+
+    def _kept_diff(self, run: FixRun) -> str:
+        """The diff that is kept of a fix run, empty where none is yet."""
         found = next((artifact for artifact in run.artifacts if artifact.name == "patch.diff"), None)
         return self._desk.artifacts().read(found) if found else ""
 

@@ -167,8 +167,7 @@ class ActionModule(FixRunAction):
         """The plan of a fix run that is recorded, and the steps that are to be done yet."""
         would = run if run.is_open else runner.reopen(run, self._params["from_step"] or "", run.ended_at)
         left = [step.name for step in would.steps if not step.is_over and step.name != ROLLBACK]
-        kept = next((artifact for artifact in run.artifacts if artifact.name == "patch.diff"), None)
-        shown = text.plan(plan, self._desk.artifacts().read(kept) if kept else "")
+        shown = text.plan(plan, self._kept_diff(run))
         return [*shown.splitlines(), f"{run.id} is {run.status}, and would go on with: {', '.join(left) or ROLLBACK}"]
 
     def _analyze(self, run: FixRun) -> Done:

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,15 @@ class Shop:
 
     def play(self, playbook: str, *args: str, rc: int = 0, **variables: Any) -> Run:
         return self.start(playbook, *args, **variables).wait(300).require(rc)
+
+    def at(self, process: Process, step: str, seconds: float = 120) -> FixRun:
+        """Wait until *step* of the fix run that *process* does is in progress, and return the fix run."""
+        deadline = time.monotonic() + seconds
+        while not (found := self.fix_runs.listed(limit=1)[0]) or found[0].step(step).state != "in_progress":
+            assert time.monotonic() < deadline
+            assert process.process.poll() is None, process.log.read_text()
+            time.sleep(0.01)
+        return found[0]
 
     def fix(self, instruction: str, *args: str, rc: int = 0, **variables: Any) -> Run:
         return self.play("fix", *args, rc=rc, service="web", instruction=instruction, **variables)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.integration.fix_runs.conftest import NEIGHBOUR, PROFILE, Shop
@@ -65,11 +63,7 @@ def test_killed_in_a_step(well: Shop, step: str) -> None:
     others, images, commits = well.others(), well.images(), well.commits()
     well.watch()
     process = well.start("fix", service="web", instruction="bump greeting to 1.1")
-    deadline = time.monotonic() + 120
-    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step(step).state != "in_progress":
-        assert time.monotonic() < deadline
-        assert process.process.poll() is None, process.log.read_text()
-        time.sleep(0.01)
+    well.at(process, step)
     process.kill()
     # nothing stays running, for whoever looks
     left = well.last()
@@ -90,10 +84,7 @@ def test_killed_in_the_rollback(well: Shop) -> None:
     files, image, others, commits = well.files(), well.web()["Image"], well.others(), well.commits()
     well.watch()
     process = well.start("fix", service="web", instruction="bump greeting to 2.0")
-    deadline = time.monotonic() + 180
-    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("rollback").state != "in_progress":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    well.at(process, "rollback", 180)
     process.kill()
     well.play("fix", rc=2, retry=well.last().id)
     assert well.last().status == "rolled_back"

@@ -47,12 +47,8 @@ def test_two_on_one_service(well: Shop) -> None:
     well.profile(health={**PROFILE["health"], "interval": 1, "samples": 100, "timeout": 600})
     well.repository.commit()
     process = well.start("fix", service="web", instruction="bump greeting to 1.1")
-    deadline = time.monotonic() + 120
-    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("verify").state != "in_progress":
-        assert time.monotonic() < deadline
-        assert process.process.poll() is None, process.log.read_text()
-        time.sleep(0.05)
-    assert f"The fix run {found[0].id} of web is running" in well.told(well.fix("bump greeting to 2.0", rc=2))
+    begun = well.at(process, "verify")
+    assert f"The fix run {begun.id} of web is running" in well.told(well.fix("bump greeting to 2.0", rc=2))
     assert process.process.poll() is None
     process.kill()
     assert (well.fix_runs.listed()[1], well.says()) == (1, "1.1 good")
@@ -62,17 +58,13 @@ def test_it_goes_on_from_the_step_that_is_named(well: Shop) -> None:
     well.profile(health={**PROFILE["health"], "samples": 10})
     well.repository.commit()
     process = well.start("fix", service="web", instruction="bump greeting to 1.1")
-    deadline = time.monotonic() + 120
-    while not (found := well.fix_runs.listed(limit=1)[0]) or found[0].step("verify").state != "in_progress":
-        assert time.monotonic() < deadline
-        assert process.process.poll() is None, process.log.read_text()
-        time.sleep(0.05)
+    begun = well.at(process, "verify")
     process.kill()
     well.watch()
-    well.play("fix", retry=found[0].id, from_step="build")
+    well.play("fix", retry=begun.id, from_step="build")
     run = well.last()
-    assert (run.id, run.status, well.builds(), well.says()) == (found[0].id, "succeeded", 1, "1.1 good")
-    same = [name for name in ("analyze", "patch", "build", "restart") if run.step(name) == found[0].step(name)]
+    assert (run.id, run.status, well.builds(), well.says()) == (begun.id, "succeeded", 1, "1.1 good")
+    same = [name for name in ("analyze", "patch", "build", "restart") if run.step(name) == begun.step(name)]
     assert same == ["analyze", "patch"]
 
 
