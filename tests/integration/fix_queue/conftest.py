@@ -5,6 +5,7 @@ ledger, and two Celery workers with RabbitMQ and PostgreSQL."""
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import pytest
 from ansible_collections.pifleet.ops.plugins.plugin_utils._ledger.fix_runs import FixRuns
 
 from tests.integration.fix_runs.conftest import NODE, Shop, prepared
+from tests.support.debian import base_image
 from tests.support.fix_queue import QUEUE, QueueOffice, servers  # noqa: F401
-from tests.support.fleet import Fleet
+from tests.support.fleet import ROOT, Fleet
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
 from tests.support.redis import RedisBroker
 
 HERE = Path(__file__).resolve().parent
+BASE, IMAGE = "pifleet-test/hub-base:local", "pifleet-test/hub:local"
 
 
 class Queued(Shop):
@@ -42,6 +45,16 @@ def fleet() -> Iterator[Fleet]:
     prepared(lab)
     yield lab
     lab.lab("down", "-i", str(lab.inventory))
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    base_image(BASE, tmp_path_factory.mktemp("hub") / "base")
+    words = ["docker", "build", "--network=host", "--file=hub/deploy/Containerfile", f"--build-arg=DEBIAN={BASE}", f"--tag={IMAGE}", "."]
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1500)
+    assert done.returncode == 0, done.stdout[-6000:]
+    yield IMAGE
+    subprocess.run(["docker", "image", "rm", IMAGE, BASE], check=False, capture_output=True, timeout=120)
 
 
 @pytest.fixture(params=["embedded", "celery"])

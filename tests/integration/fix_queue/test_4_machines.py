@@ -10,23 +10,10 @@ import pytest
 
 from tests.integration.fix_queue.conftest import Queued
 from tests.integration.fix_queue.test_2_kills import finished
-from tests.support.debian import base_image
 from tests.support.fix_queue import Machines
 from tests.support.fleet import ROOT
 from tests.support.postgres import Server
 from tests.support.rabbitmq import Broker
-
-BASE, IMAGE = "pifleet-test/hub-base:local", "pifleet-test/hub:local"
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    base_image(BASE, tmp_path_factory.mktemp("hub") / "base")
-    words = ["docker", "build", "--network=host", "--file=hub/deploy/Containerfile", f"--build-arg=DEBIAN={BASE}", f"--tag={IMAGE}", "."]
-    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=1500)
-    assert done.returncode == 0, done.stdout[-6000:]
-    yield IMAGE
-    subprocess.run(["docker", "image", "rm", IMAGE, BASE], check=False, capture_output=True, timeout=120)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.fix_queue.conftest import Queued
-from tests.integration.fix_queue.test_4_machines import BASE, image  # noqa: F401
+from tests.integration.fix_queue.conftest import BASE, Queued
 from tests.integration.fix_runs.conftest import NODE
 from tests.support.fix_queue import QueueOffice, until
 from tests.support.fleet import ROOT, Fleet
@@ -62,7 +61,7 @@ services:
 
 
 @pytest.fixture(scope="module")
-def images(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:  # noqa: F811
+def images(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     made = []
     for name, text in (("rabbitmq", RABBITMQ), ("postgres", POSTGRES)):
         folder = tmp_path_factory.mktemp(name)
